@@ -1,0 +1,1 @@
+//! TLS between peers: credentials, verification, handshake, records.

@@ -1,0 +1,1 @@
+//! The tunnel protocol `clusterlink/1`, without sockets.

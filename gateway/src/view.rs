@@ -1,0 +1,61 @@
+//! What the gateway is told: the compiled view of the node, and who opened a connection.
+//!
+//! The gateway knows neither eBPF nor Kubernetes. The agent hands it a [`View`] through a watch
+//! channel whenever anything changes, and answers [`Origins`] questions about accepted sockets.
+
+use std::{collections::HashMap, io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
+
+use clusterlink_model::{Client, LocalPeer, ObjectName, Snapshot, policy::PolicySet};
+
+/// Everything that decisions depend on, at one moment. Replaced as a whole, never changed.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Grows with every change of anything that a decision depends on.
+    pub generation: u64,
+    /// Whether a first complete snapshot has arrived. Until then everything is refused.
+    pub ready: bool,
+    /// The peer that this gateway speaks for.
+    pub local: Arc<LocalPeer>,
+    /// The resources.
+    pub snapshot: Arc<Snapshot>,
+    /// The policies of `snapshot`, compiled.
+    pub policies: Arc<PolicySet>,
+    /// The imports by the number that the kernel knows them by.
+    pub import_ids: Arc<HashMap<u32, ObjectName>>,
+    /// Whether callers without a Peer object are refused.
+    pub require_listed_peers: bool,
+    /// Which addresses may be dialled as backends of local Exports.
+    pub dial_rules: DialRules,
+}
+
+/// Which resolved addresses may be dialled as backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DialRules {
+    /// Loopback and the host's own addresses are services of this peer (standalone peers).
+    pub allow_local: bool,
+}
+
+/// What is known of an accepted connection to the steering address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The number of the import that the client connected to.
+    pub import: u32,
+    /// The address and port that the client asked for.
+    pub destination: SocketAddr,
+    /// The cgroup of the client, as the kernel numbers it.
+    pub cgroup: u64,
+    /// The cookie of the client's socket.
+    pub cookie: u64,
+    /// Whether the client runs in the gateway's own network namespace.
+    pub same_namespace: bool,
+}
+
+/// Tells who opened a connection. Implemented by the agent's datapath.
+pub trait Origins: Send + Sync + 'static {
+    /// The kernel's record of an accepted connection; `None` if it has none (the connection was
+    /// not steered and is reset).
+    fn origin(&self, socket: BorrowedFd<'_>) -> io::Result<Option<Origin>>;
+
+    /// Who the client is, as of now. Asked again when the view changes while it is unknown.
+    fn client(&self, origin: &Origin, source: SocketAddr) -> Client;
+}

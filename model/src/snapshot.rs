@@ -1,0 +1,117 @@
+//! The node snapshot and the updates that keep it current.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    name::{ObjectName, PeerName, PolicyName},
+    resource::{Export, Import, Peer, Policy, Workload},
+};
+
+/// Everything that a node has been told. Cloning shares the resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Imports by name.
+    pub imports: BTreeMap<ObjectName, Arc<Import>>,
+    /// Exports by name.
+    pub exports: BTreeMap<ObjectName, Arc<Export>>,
+    /// Peers by name.
+    pub peers: BTreeMap<PeerName, Arc<Peer>>,
+    /// Policies by name.
+    pub policies: BTreeMap<PolicyName, Arc<Policy>>,
+    /// Workloads by name.
+    pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
+}
+
+/// One resource of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// See [`Import`].
+    Import(Arc<Import>),
+    /// See [`Export`].
+    Export(Arc<Export>),
+    /// See [`Peer`].
+    Peer(Arc<Peer>),
+    /// See [`Policy`].
+    Policy(Arc<Policy>),
+    /// See [`Workload`].
+    Workload(Arc<Workload>),
+}
+
+/// The kind and name of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ResourceKey {
+    /// An import's name.
+    Import(ObjectName),
+    /// An export's name.
+    Export(ObjectName),
+    /// A peer's name.
+    Peer(PeerName),
+    /// A policy's name.
+    Policy(PolicyName),
+    /// A workload's name.
+    Workload(ObjectName),
+}
+
+/// What changed: applied in one step, so that no reader sees half of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// New or changed resources.
+    pub upserts: Vec<Resource>,
+    /// Resources that are gone.
+    pub removals: Vec<ResourceKey>,
+    /// This update closes a complete snapshot: what it does not name does not exist.
+    pub complete: bool,
+}
+
+impl Resource {
+    /// Its kind and name.
+    pub fn key(&self) -> ResourceKey {
+        match self {
+            Self::Import(r) => ResourceKey::Import(r.name.clone()),
+            Self::Export(r) => ResourceKey::Export(r.name.clone()),
+            Self::Peer(r) => ResourceKey::Peer(r.name.clone()),
+            Self::Policy(r) => ResourceKey::Policy(r.name.clone()),
+            Self::Workload(r) => ResourceKey::Workload(r.name.clone()),
+        }
+    }
+}
+
+impl Snapshot {
+    /// Applies an update; a complete one replaces everything.
+    pub fn apply(&mut self, update: Update) {
+        if update.complete {
+            *self = Self::default();
+        }
+        for key in &update.removals {
+            match key {
+                ResourceKey::Import(name) => drop(self.imports.remove(name)),
+                ResourceKey::Export(name) => drop(self.exports.remove(name)),
+                ResourceKey::Peer(name) => drop(self.peers.remove(name)),
+                ResourceKey::Policy(name) => drop(self.policies.remove(name)),
+                ResourceKey::Workload(name) => drop(self.workloads.remove(name)),
+            }
+        }
+        for resource in update.upserts {
+            match resource {
+                Resource::Import(r) => drop(self.imports.insert(r.name.clone(), r)),
+                Resource::Export(r) => drop(self.exports.insert(r.name.clone(), r)),
+                Resource::Peer(r) => drop(self.peers.insert(r.name.clone(), r)),
+                Resource::Policy(r) => drop(self.policies.insert(r.name.clone(), r)),
+                Resource::Workload(r) => drop(self.workloads.insert(r.name.clone(), r)),
+            }
+        }
+    }
+
+    /// All resources as one complete update.
+    pub fn to_update(&self) -> Update {
+        let upserts = (self.imports.values().cloned().map(Resource::Import))
+            .chain(self.exports.values().cloned().map(Resource::Export))
+            .chain(self.peers.values().cloned().map(Resource::Peer))
+            .chain(self.policies.values().cloned().map(Resource::Policy))
+            .chain(self.workloads.values().cloned().map(Resource::Workload))
+            .collect();
+        Update { upserts, removals: Vec::new(), complete: true }
+    }
+}
