@@ -128,7 +128,11 @@ impl Flow {
 
     /// A copy with current counters.
     pub fn record(&self) -> FlowRecord {
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut record = self
+            .record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         record.bytes_sent = self.sent.load(Relaxed);
         record.bytes_received = self.received.load(Relaxed);
         record
@@ -185,14 +189,23 @@ impl FlowLog {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
         });
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(id, flow.clone());
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, flow.clone());
         flow
     }
 
     /// Ends a flow; the first reason given stays.
     pub fn close(&self, flow: &Flow, reason: EndReason, detail: Option<String>) {
         let mut record = flow.record();
-        if self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&record.id).is_none() {
+        if self
+            .live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&record.id)
+            .is_none()
+        {
             return;
         }
         record.ended_ms = Some(now_ms());
@@ -218,7 +231,12 @@ impl FlowLog {
 
     /// Flows that ended, oldest first, at most the last 4,096.
     pub fn recent(&self) -> Vec<FlowRecord> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.recent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// Flows as they end, from now on.
@@ -241,6 +259,8 @@ impl FlowLog {
 
 /// Milliseconds since the epoch.
 pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

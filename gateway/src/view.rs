@@ -3,9 +3,17 @@
 //! The gateway knows neither eBPF nor Kubernetes. The agent hands it a [`View`] through a watch
 //! channel whenever anything changes, and answers [`Origins`] questions about accepted sockets.
 
-use std::{collections::HashMap, io, net::SocketAddr, os::fd::BorrowedFd, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::SocketAddr,
+    os::fd::BorrowedFd,
+    sync::Arc,
+};
 
-use clusterlink_model::{Client, LocalPeer, ObjectName, Snapshot, policy::PolicySet};
+use clusterlink_model::{
+    Client, Import, Labels, LocalPeer, ObjectName, PeerName, Snapshot, policy::PolicySet,
+};
 
 /// Everything that decisions depend on, at one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]
@@ -22,10 +30,41 @@ pub struct View {
     pub policies: Arc<PolicySet>,
     /// The imports by the number that the kernel knows them by.
     pub import_ids: Arc<HashMap<u32, ObjectName>>,
+    /// The labels in force of each peer: the Peer object's own, else what the peer says of itself
+    /// (see `Gateway::remote_labels`).
+    pub peer_labels: Arc<BTreeMap<PeerName, Arc<Labels>>>,
     /// Whether callers without a Peer object are refused.
     pub require_listed_peers: bool,
     /// Which addresses may be dialled as backends of local Exports.
     pub dial_rules: DialRules,
+}
+
+impl View {
+    /// A view that refuses everything: what a gateway has before its first snapshot.
+    pub fn not_ready(local: LocalPeer) -> Self {
+        Self {
+            generation: 0,
+            ready: false,
+            local: Arc::new(local),
+            snapshot: Arc::default(),
+            policies: Arc::default(),
+            import_ids: Arc::default(),
+            peer_labels: Arc::default(),
+            require_listed_peers: false,
+            dial_rules: DialRules::default(),
+        }
+    }
+
+    /// The import that the kernel knows by this number.
+    pub fn import(&self, number: u32) -> Option<&Arc<Import>> {
+        self.snapshot.imports.get(self.import_ids.get(&number)?)
+    }
+
+    /// The labels in force of a peer; none are known of a peer that was never heard.
+    pub fn labels_of(&self, peer: &PeerName) -> &Labels {
+        static NONE: Labels = Labels::new();
+        self.peer_labels.get(peer).map_or(&NONE, |labels| labels)
+    }
 }
 
 /// Which resolved addresses may be dialled as backends.
