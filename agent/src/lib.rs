@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The node agent: what a node knows, and what it tells its kernel and its gateway.
+
+pub mod datapath;
