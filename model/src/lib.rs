@@ -5,6 +5,8 @@
 //! [`Snapshot`] by [`Update`]s; agents and gateways ask it questions. Kubernetes types never get
 //! this far: `clusterlink-controller` translates them.
 
+#![forbid(unsafe_code)]
+
 pub mod class;
 pub mod client;
 pub mod lease;

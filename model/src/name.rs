@@ -11,7 +11,9 @@ pub struct PeerName(Arc<str>);
 
 /// Why a text is no peer name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not a DNS name (RFC 1123: labels of a-z, 0-9 and '-', at most 253 characters)")]
+#[error(
+    "{name:?} is not a DNS name (RFC 1123: labels of a-z, 0-9 and '-', at most 253 characters)"
+)]
 pub struct InvalidPeerName {
     name: String,
 }
@@ -25,12 +27,16 @@ impl PeerName {
                 (1..=63).contains(&label.len())
                     && !label.starts_with('-')
                     && !label.ends_with('-')
-                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'-')
             });
         if valid {
             Ok(Self(name.to_ascii_lowercase().into()))
         } else {
-            Err(InvalidPeerName { name: name.chars().take(300).collect() })
+            Err(InvalidPeerName {
+                name: name.chars().take(300).collect(),
+            })
         }
     }
 
@@ -78,7 +84,10 @@ pub struct ObjectName {
 impl ObjectName {
     /// A name from its two parts, which the caller has validated.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 }
 

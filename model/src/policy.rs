@@ -2,16 +2,26 @@
 //!
 //! Tiers, in order: privileged deny, privileged allow, namespaced deny, namespaced allow, default
 //! deny. Namespaced policies count when they live in the Import's namespace (egress) or the
-//! Export's namespace (ingress).
+//! Export's namespace (ingress). Within a tier the policy with the least name is said to decide,
+//! so that two gateways with the same policies give the same answer.
 
-use std::sync::Arc;
+pub mod attribute;
+mod bits;
+mod compiled;
+mod matcher;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::bits::{DestinationBits, SourceBits};
+use self::compiled::{Compiled, Slot};
 use crate::{
     client::{Client, WorkloadAttributes},
     name::{ObjectName, PeerName, PolicyName},
-    resource::{Import, Policy, Source},
+    resource::{Action, Export, Import, Peer, Policy, Source},
     selector::Labels,
 };
 
@@ -48,38 +58,148 @@ pub struct Decision {
     pub policy: Option<PolicyName>,
 }
 
-/// The policies of a node, compiled for fast decisions.
+impl Decision {
+    /// Refused, since no policy allows it.
+    pub const DEFAULT_DENY: Self = Self {
+        allowed: false,
+        policy: None,
+    };
+
+    fn of(slot: Option<&Slot>) -> Self {
+        slot.map_or(Self::DEFAULT_DENY, |slot| Self {
+            allowed: slot.action == Action::Allow,
+            policy: Some(slot.name.clone()),
+        })
+    }
+}
+
+/// The policies of a node, compiled for fast decisions. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
-    policies: Vec<Arc<Policy>>,
+    compiled: Arc<Compiled>,
 }
 
 impl PolicySet {
     /// Compiles `policies`.
     pub fn new(policies: impl IntoIterator<Item = Arc<Policy>>) -> Self {
-        Self { policies: policies.into_iter().collect() }
+        Self {
+            compiled: Arc::new(Compiled::new(policies)),
+        }
     }
 
     /// Judges one connection; `namespace` is the Import's or the Export's.
     pub fn decide(
         &self,
-        _namespace: &str,
-        _source: SourceAttributes<'_>,
-        _destination: DestinationAttributes<'_>,
+        namespace: &str,
+        source: SourceAttributes<'_>,
+        destination: DestinationAttributes<'_>,
     ) -> Decision {
-        let _ = &self.policies;
-        Decision { allowed: false, policy: None }
+        let privileged = self.compiled.slots(self.compiled.privileged());
+        let namespaced = self.compiled.slots(self.compiled.namespaced(namespace));
+        Decision::of(privileged.chain(namespaced).find(|slot| {
+            slot.from.matches(|key| source.value(key))
+                && slot.to.matches(|key| destination.value(key))
+        }))
     }
 
-    /// Judges a client's connection to one source of an import, on the importing side.
+    /// Judges a client's connection to one source of an import, on the importing side. An unknown
+    /// client is refused whatever the policies say.
     pub fn decide_egress(
         &self,
-        _own: (&PeerName, &Labels),
-        _client: &Client,
-        _import: &Import,
-        _source: &Source,
-        _source_peer_labels: &Labels,
+        own: (&PeerName, &Labels),
+        client: &Client,
+        import: &Import,
+        source: &Source,
+        source_peer_labels: &Labels,
     ) -> Decision {
-        Decision { allowed: false, policy: None }
+        let workload = match client {
+            Client::Pod { attributes, .. } => Some(&**attributes),
+            Client::Host | Client::Outside => None,
+            Client::Unknown => return Decision::DEFAULT_DENY,
+        };
+        self.decide(
+            &import.name.namespace,
+            SourceAttributes {
+                peer: own.0,
+                peer_labels: own.1,
+                workload,
+            },
+            DestinationAttributes::egress(import, source, source_peer_labels),
+        )
     }
+
+    /// Judges a caller's connection to an export, on the exporting side. `caller` is the name of
+    /// the authenticated certificate with that peer's labels (see [`peer_labels`]), `workload`
+    /// what the caller attests of its client: `None` for one that is no pod.
+    pub fn decide_ingress(
+        &self,
+        own: (&PeerName, &Labels),
+        caller: (&PeerName, &Labels),
+        workload: Option<&WorkloadAttributes>,
+        export: &Export,
+    ) -> Decision {
+        self.decide(
+            &export.name.namespace,
+            SourceAttributes {
+                peer: caller.0,
+                peer_labels: caller.1,
+                workload,
+            },
+            DestinationAttributes {
+                export: &export.name,
+                export_labels: &export.labels,
+                peer: own.0,
+                peer_labels: own.1,
+            },
+        )
+    }
+
+    /// Whether any client of this caller could be allowed anything. To a caller for which this is
+    /// false, a missing export and a denied one have to look the same. Errs towards true.
+    pub fn could_allow(&self, caller: (&PeerName, &Labels)) -> bool {
+        let source = SourceAttributes {
+            peer: caller.0,
+            peer_labels: caller.1,
+            workload: None,
+        };
+        // The first policy of a tier order that settles the matter; `None` leaves it open.
+        let settled = |slot: &Slot| match slot.action {
+            Action::Deny => (slot.to.is_universal()
+                && slot.from.must_match(|key| source.value(key)))
+            .then_some(false),
+            Action::Allow => slot
+                .from
+                .might_match(|key| source.value(key))
+                .then_some(true),
+        };
+        let privileged = self
+            .compiled
+            .slots(self.compiled.privileged())
+            .find_map(settled);
+        privileged.unwrap_or_else(|| {
+            (self.compiled.namespaces())
+                .any(|words| self.compiled.slots(words).find_map(settled) == Some(true))
+        })
+    }
+}
+
+impl<'a> DestinationAttributes<'a> {
+    /// One source of an import, as the importing side sees it.
+    pub fn egress(import: &'a Import, source: &'a Source, source_peer_labels: &'a Labels) -> Self {
+        Self {
+            export: &source.export,
+            export_labels: &import.labels,
+            peer: &source.peer,
+            peer_labels: source_peer_labels,
+        }
+    }
+}
+
+/// A peer's labels: those of its Peer object where that has any, else what the peer says of
+/// itself, else none.
+pub fn peer_labels<'a>(peer: Option<&'a Peer>, said: Option<&'a Labels>) -> &'a Labels {
+    static NONE: Labels = BTreeMap::new();
+    peer.and_then(|peer| peer.labels.as_ref())
+        .or(said)
+        .unwrap_or(&NONE)
 }

@@ -112,6 +112,10 @@ impl Snapshot {
             .chain(self.policies.values().cloned().map(Resource::Policy))
             .chain(self.workloads.values().cloned().map(Resource::Workload))
             .collect();
-        Update { upserts, removals: Vec::new(), complete: true }
+        Update {
+            upserts,
+            removals: Vec::new(),
+            complete: true,
+        }
     }
 }

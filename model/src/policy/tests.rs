@@ -1,0 +1,4 @@
+mod compiled;
+mod meaning;
+mod reference;
+mod scene;
