@@ -1,0 +1,459 @@
+//! What a session receives: frames are taken from any pieces of plaintext. DATA goes on as it
+//! arrives, without a copy; control frames are assembled; what is to be ignored is skipped.
+
+use std::time::{Duration, Instant};
+
+use crate::tunnel::{
+    EARLY_DATA, Event, MAX_HOPS, RejectCode, ResetCode, Session, Side,
+    frame::{FrameType, HEADER_LEN, Header, PING_LEN, leading_u64},
+    message::{Hello, decode, readable, wire},
+    stream::Stream,
+    violation::Violation,
+    window::Window,
+};
+
+/// An assembly buffer that grew beyond this is given back.
+const KEEP: usize = 4 * 1024;
+
+/// Where in the sequence of frames the input stands.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    state: State,
+    /// The part of a control frame's payload that has arrived.
+    partial: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Header {
+        bytes: [u8; HEADER_LEN],
+        have: usize,
+    },
+    Control {
+        stream: u32,
+        kind: FrameType,
+        length: usize,
+    },
+    Data {
+        stream: u32,
+        remaining: usize,
+    },
+    Skip {
+        remaining: usize,
+    },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Header {
+            bytes: [0; HEADER_LEN],
+            have: 0,
+        }
+    }
+}
+
+type Sink<'a> = &'a mut dyn FnMut(Event<'_>);
+
+impl Session {
+    /// Takes decrypted bytes, in pieces of any size, and tells `sink` what they say. After a
+    /// violation the session is over: the caller closes the connection and resets every stream.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        sink: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Violation> {
+        if let Some(violation) = self.ended {
+            return Err(violation);
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.liveness.heard(now);
+        let result = self.read(now, bytes, sink);
+        self.ended = result.err();
+        result
+    }
+
+    fn read(&mut self, now: Instant, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), Violation> {
+        while !bytes.is_empty() {
+            match self.reader.state {
+                State::Header {
+                    bytes: mut header,
+                    have,
+                } => {
+                    let n = bytes.len().min(HEADER_LEN - have);
+                    header[have..have + n].copy_from_slice(&bytes[..n]);
+                    bytes = &bytes[n..];
+                    if have + n < HEADER_LEN {
+                        self.reader.state = State::Header {
+                            bytes: header,
+                            have: have + n,
+                        };
+                    } else {
+                        self.begin(now, Header::decode(header), sink)?;
+                    }
+                }
+                State::Control {
+                    stream,
+                    kind,
+                    length,
+                } => {
+                    let need = length - self.reader.partial.len();
+                    let (piece, rest) = bytes.split_at(need.min(bytes.len()));
+                    bytes = rest;
+                    if piece.len() == length {
+                        self.reader.state = State::default();
+                        self.control(now, stream, kind, piece, sink)?;
+                        continue;
+                    }
+                    self.reader.partial.extend_from_slice(piece);
+                    if piece.len() == need {
+                        self.reader.state = State::default();
+                        let mut payload = std::mem::take(&mut self.reader.partial);
+                        self.control(now, stream, kind, &payload, sink)?;
+                        if payload.capacity() <= KEEP {
+                            payload.clear();
+                            self.reader.partial = payload;
+                        }
+                    }
+                }
+                State::Data { stream, remaining } => {
+                    let (piece, rest) = bytes.split_at(remaining.min(bytes.len()));
+                    bytes = rest;
+                    // The stream may have been reset between two pieces of the frame.
+                    if self.streams.get(stream).is_some() {
+                        sink(Event::Data {
+                            stream,
+                            bytes: piece,
+                        });
+                    }
+                    let remaining = remaining - piece.len();
+                    self.reader.state = match remaining {
+                        0 => State::default(),
+                        remaining => State::Data { stream, remaining },
+                    };
+                }
+                State::Skip { remaining } => {
+                    let n = remaining.min(bytes.len());
+                    bytes = &bytes[n..];
+                    self.reader.state = match remaining - n {
+                        0 => State::default(),
+                        remaining => State::Skip { remaining },
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A header is complete: decides what becomes of the payload.
+    fn begin(&mut self, now: Instant, header: Header, sink: Sink<'_>) -> Result<(), Violation> {
+        if self.remote.is_none() && header.kind != FrameType::Hello as u8 {
+            return Err(Violation::HelloMissing);
+        }
+        let kind = header.check()?;
+        let (stream, length) = (header.stream, header.length as usize);
+        if (kind != Some(FrameType::Data) || length == 0) && !self.control.take(now) {
+            return Err(Violation::ControlRate);
+        }
+        self.reader.state = match kind {
+            Some(FrameType::Data) if self.is_live(stream)? => {
+                self.account(stream, length as u64)?;
+                State::Data {
+                    stream,
+                    remaining: length,
+                }
+            }
+            // Frames for streams that ended are dropped: they crossed the end on their way.
+            Some(kind)
+                if kind.of_stream() && kind != FrameType::Open && !self.is_live(stream)? =>
+            {
+                State::Skip { remaining: length }
+            }
+            Some(kind) if length == 0 => {
+                self.reader.state = State::default();
+                return self.control(now, stream, kind, &[], sink);
+            }
+            Some(kind) => State::Control {
+                stream,
+                kind,
+                length,
+            },
+            None => State::Skip { remaining: length },
+        };
+        if length == 0 {
+            self.reader.state = State::default();
+        }
+        Ok(())
+    }
+
+    /// Whether a stream is live; one that was never opened is a violation.
+    fn is_live(&self, stream: u32) -> Result<bool, Violation> {
+        if self.streams.get(stream).is_some() {
+            Ok(true)
+        } else if self.is_theirs(stream) && stream <= self.highest_there
+            || !self.is_theirs(stream) && u64::from(stream) < self.next_here
+        {
+            Ok(false)
+        } else {
+            Err(Violation::StreamNotOpened(stream))
+        }
+    }
+
+    /// Whether an id is one that the peer opens.
+    fn is_theirs(&self, stream: u32) -> bool {
+        match self.side {
+            Side::Dialler => stream.is_multiple_of(2),
+            Side::Acceptor => !stream.is_multiple_of(2),
+        }
+    }
+
+    /// Counts the payload of a DATA frame against the stream's credit.
+    fn account(&mut self, stream: u32, length: u64) -> Result<(), Violation> {
+        let Some(state) = self.streams.get_mut(stream) else {
+            return Ok(());
+        };
+        if state.fin_received {
+            return Err(Violation::DataAfterFin(stream));
+        }
+        if state.opened_here && !state.accepted {
+            return Err(Violation::Unexpected {
+                kind: FrameType::Data,
+                stream,
+            });
+        }
+        // The sum cannot overflow: what was received is below an earlier credit.
+        let received = state.received + length;
+        if received > state.window.granted() {
+            return Err(Violation::CreditExceeded(stream));
+        }
+        if !state.accepted && received > EARLY_DATA {
+            return Err(Violation::EarlyDataExceeded(stream));
+        }
+        state.received = received;
+        Ok(())
+    }
+
+    /// A control frame is complete.
+    fn control(
+        &mut self,
+        now: Instant,
+        stream: u32,
+        kind: FrameType,
+        payload: &[u8],
+        sink: Sink<'_>,
+    ) -> Result<(), Violation> {
+        match kind {
+            FrameType::Hello => self.on_hello(payload, sink)?,
+            FrameType::Labels => {
+                let labels = decode::<wire::Labels>(kind, payload)?.labels;
+                if let Some(remote) = &mut self.remote {
+                    remote.labels.clone_from(&labels);
+                }
+                sink(Event::Labels(labels));
+            }
+            FrameType::Define => self.incoming.define(payload, &self.limits)?,
+            FrameType::Forget => self.incoming.forget(payload)?,
+            FrameType::Open => self.on_open(now, stream, payload, sink)?,
+            FrameType::Attest => {
+                let attest: wire::Attest = decode(kind, payload)?;
+                let (workload, _) = self.incoming.workload(attest.workload)?;
+                match self.streams.get(stream) {
+                    Some(state) if state.opened_here => {
+                        return Err(Violation::Unexpected { kind, stream });
+                    }
+                    Some(_) => sink(Event::Attested {
+                        stream,
+                        workload,
+                        workload_id: attest.workload,
+                    }),
+                    None => {}
+                }
+            }
+            FrameType::Accept => {
+                self.expect_answer(stream, kind)?;
+                self.streams.accept(stream);
+                sink(Event::Accepted { stream });
+            }
+            FrameType::Reject => {
+                let reject: wire::Reject = decode(kind, payload)?;
+                self.expect_answer(stream, kind)?;
+                self.streams.remove(stream);
+                let code = RejectCode::from_wire(reject.code);
+                sink(Event::Rejected {
+                    stream,
+                    code,
+                    text: readable(reject.text),
+                });
+            }
+            FrameType::Fin => self.on_fin(stream, payload, sink)?,
+            FrameType::Reset => {
+                let code = payload.first_chunk().ok_or(Violation::Malformed(kind))?;
+                let code = ResetCode::from_wire(u32::from_be_bytes(*code));
+                self.streams.abandon(stream);
+                sink(Event::Reset { stream, code });
+            }
+            FrameType::Credit => {
+                let limit = leading_u64(payload).ok_or(Violation::Malformed(kind))?;
+                if let Some(state) = self.streams.get_mut(stream) {
+                    let before = state.sendable();
+                    state.send_limit = state.send_limit.max(limit);
+                    if before == 0 && state.sendable() > 0 {
+                        sink(Event::Writable { stream });
+                    }
+                }
+            }
+            FrameType::Ping | FrameType::Pong if !PING_LEN.contains(&payload.len()) => {
+                return Err(Violation::Malformed(kind));
+            }
+            FrameType::Ping => {
+                self.writer.pong.clear();
+                self.writer.pong.extend_from_slice(payload);
+            }
+            FrameType::Pong => {
+                if let Some(rtt) = self.liveness.pong(now, payload) {
+                    sink(Event::Pong { rtt });
+                }
+            }
+            FrameType::GoAway => {
+                let message: wire::GoAway = decode(kind, payload)?;
+                self.going_away_there = true;
+                let deadline = Duration::from_millis(message.deadline_ms);
+                sink(Event::GoAway {
+                    deadline,
+                    reason: readable(message.reason),
+                });
+            }
+            // These never get here: DATA is not assembled, and moving streams is refused.
+            FrameType::Data | FrameType::Move | FrameType::Carry => {
+                return Err(Violation::Unexpected { kind, stream });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, payload: &[u8], sink: Sink<'_>) -> Result<(), Violation> {
+        if self.remote.is_some() {
+            return Err(Violation::HelloTwice);
+        }
+        let hello = Hello::from_wire(payload)?;
+        self.remote_limits = hello.limits;
+        sink(Event::Hello(self.remote.insert(hello)));
+        // Streams that were opened before counted on the protocol's minimum.
+        let initial = u64::from(self.remote_limits.initial_window);
+        for (stream, state) in self.streams.iter_mut() {
+            let before = state.sendable();
+            state.send_limit = state.send_limit.max(initial);
+            if before == 0 && state.sendable() > 0 {
+                sink(Event::Writable { stream });
+            }
+        }
+        Ok(())
+    }
+
+    fn on_open(
+        &mut self,
+        now: Instant,
+        stream: u32,
+        payload: &[u8],
+        sink: Sink<'_>,
+    ) -> Result<(), Violation> {
+        let unexpected = Violation::Unexpected {
+            kind: FrameType::Open,
+            stream,
+        };
+        if !self.is_theirs(stream) {
+            return Err(Violation::StreamNotOpened(stream));
+        }
+        if stream <= self.highest_there {
+            let live = self.streams.get(stream).is_some();
+            return if live { Err(unexpected) } else { Ok(()) };
+        }
+        if !self.opens.take(now) {
+            return Err(Violation::OpenRate);
+        }
+        if self.writer.is_flooded(self.limits.streams) {
+            return Err(Violation::AnswersUnread);
+        }
+        let open: wire::Open = decode(FrameType::Open, payload)?;
+        let (workload, relayed) = self.incoming.workload(open.workload)?;
+        let export = self.incoming.export(open.export)?;
+        let count = self.streams.opened_there();
+        if count.live >= self.limits.streams {
+            return Err(Violation::StreamLimit);
+        }
+        if count.pending >= self.limits.pending_opens {
+            return Err(Violation::PendingLimit);
+        }
+        self.highest_there = stream;
+        // The peer cannot know of dials that outlive its RESET, so they cost it no session.
+        let abandoned = self.streams.abandoned();
+        if self.going_away_here {
+            self.writer
+                .reject(stream, RejectCode::GoingAway, "the gateway is going away");
+        } else if open.hops > MAX_HOPS {
+            self.writer.reject(
+                stream,
+                RejectCode::Loop,
+                "the connection passed too many gateways",
+            );
+        } else if count.live + abandoned >= self.limits.streams
+            || count.pending + abandoned >= self.limits.pending_opens
+        {
+            self.writer.reject(
+                stream,
+                RejectCode::Overloaded,
+                "too many dials are under way",
+            );
+        } else {
+            let window = Window::new(self.limits.initial_window, now);
+            let state = Stream::new(false, self.remote_limits.initial_window, window);
+            self.streams.insert(stream, state);
+            sink(Event::Opened {
+                stream,
+                workload,
+                workload_id: open.workload,
+                relayed,
+                export,
+                export_id: open.export,
+                hops: open.hops,
+                probe: open.probe,
+            });
+        }
+        Ok(())
+    }
+
+    fn on_fin(&mut self, stream: u32, payload: &[u8], sink: Sink<'_>) -> Result<(), Violation> {
+        let kind = FrameType::Fin;
+        let total = leading_u64(payload).ok_or(Violation::Malformed(kind))?;
+        let Some(state) = self.streams.get_mut(stream) else {
+            return Ok(());
+        };
+        if state.fin_received || state.opened_here && !state.accepted {
+            return Err(Violation::Unexpected { kind, stream });
+        }
+        if total != state.received {
+            let code = ResetCode::CountMismatch;
+            self.streams.abandon(stream);
+            self.writer
+                .answer(stream, FrameType::Reset, &code.to_wire().to_be_bytes());
+            sink(Event::Reset { stream, code });
+            return Ok(());
+        }
+        state.fin_received = true;
+        if state.ended() {
+            self.streams.remove(stream);
+        }
+        sink(Event::Finished { stream });
+        Ok(())
+    }
+
+    /// Checks that ACCEPT or REJECT answers a stream of ours that has no answer yet.
+    fn expect_answer(&self, stream: u32, kind: FrameType) -> Result<(), Violation> {
+        match self.streams.get(stream) {
+            Some(state) if state.opened_here && !state.accepted => Ok(()),
+            Some(_) | None => Err(Violation::Unexpected { kind, stream }),
+        }
+    }
+}
