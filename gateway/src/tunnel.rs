@@ -13,7 +13,9 @@
 //! ```
 
 mod code;
+mod config;
 mod dictionary;
+mod event;
 pub mod frame;
 mod liveness;
 pub mod message;
@@ -24,8 +26,11 @@ mod violation;
 mod window;
 
 pub use code::{RejectCode, ResetCode};
-pub use message::{Hello, Limits};
-pub use session::{Bounds, Event, OpenError, Session, SessionConfig, Side, StreamError};
+pub use config::{Bounds, SessionConfig, Side};
+pub use event::Event;
+pub use frame::MAX_DATA;
+pub use message::{Hello, Limits, VERSION};
+pub use session::{OpenError, Session, StreamError};
 pub use violation::Violation;
 
 /// The ALPN protocol name.

@@ -6,6 +6,7 @@ use crate::tunnel::{
     RejectCode, Session, StreamError,
     frame::{self, FrameType, HEADER_LEN, Header, MAX_DATA},
     message::{cut, wire},
+    stream::Stream,
 };
 
 /// Credit and PONG wait until less than this is queued before them, so that a peer that takes
@@ -53,7 +54,7 @@ impl Session {
     /// How many bytes of a stream may be sent now: what the peer's credit allows, and before
     /// ACCEPT at most [`crate::tunnel::EARLY_DATA`] in all.
     pub fn sendable(&self, stream: u32) -> u64 {
-        self.streams.get(stream).map_or(0, super::Stream::sendable)
+        self.streams.get(stream).map_or(0, Stream::sendable)
     }
 
     /// The header of a DATA frame whose payload the caller writes itself, without a copy: first
