@@ -1,5 +1,8 @@
 //! The node snapshot and the updates that keep it current.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
@@ -118,4 +121,79 @@ impl Snapshot {
             complete: true,
         }
     }
+
+    /// What has to be applied to this snapshot to make it `newer`. Costs a comparison of pointers
+    /// for each resource that both share.
+    pub fn diff(&self, newer: &Self) -> Update {
+        let mut update = Update::default();
+        let u = &mut update;
+        diff(
+            &self.imports,
+            &newer.imports,
+            u,
+            Resource::Import,
+            ResourceKey::Import,
+        );
+        diff(
+            &self.exports,
+            &newer.exports,
+            u,
+            Resource::Export,
+            ResourceKey::Export,
+        );
+        diff(
+            &self.peers,
+            &newer.peers,
+            u,
+            Resource::Peer,
+            ResourceKey::Peer,
+        );
+        diff(
+            &self.policies,
+            &newer.policies,
+            u,
+            Resource::Policy,
+            ResourceKey::Policy,
+        );
+        diff(
+            &self.workloads,
+            &newer.workloads,
+            u,
+            Resource::Workload,
+            ResourceKey::Workload,
+        );
+        update
+    }
+}
+
+impl Update {
+    /// Whether applying it would change nothing.
+    pub fn is_empty(&self) -> bool {
+        self.upserts.is_empty() && self.removals.is_empty() && !self.complete
+    }
+}
+
+/// Adds to `update` what turns `old` into `new`, walking both in the order of their keys.
+fn diff<K: Ord + Clone, R: PartialEq>(
+    old: &BTreeMap<K, Arc<R>>,
+    new: &BTreeMap<K, Arc<R>>,
+    update: &mut Update,
+    resource: fn(Arc<R>) -> Resource,
+    key: fn(K) -> ResourceKey,
+) {
+    let mut old = old.iter().peekable();
+    for (name, value) in new {
+        while let Some((gone, _)) = old.next_if(|(before, _)| *before < name) {
+            update.removals.push(key(gone.clone()));
+        }
+        let same = old
+            .next_if(|(before, _)| *before == name)
+            .is_some_and(|(_, before)| Arc::ptr_eq(before, value) || before == value);
+        if !same {
+            update.upserts.push(resource(value.clone()));
+        }
+    }
+    update
+        .removals
+        .extend(old.map(|(gone, _)| key(gone.clone())));
 }
