@@ -24,11 +24,13 @@ pub const FIRST_WORKLOAD: u32 = 2;
 /// The identity classes of a node: workloads with equal attributes share one, since policy cannot
 /// tell them apart. Written down and read back, every class is idle but keeps its number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(
+    into = "Numbers<Arc<WorkloadAttributes>>",
+    try_from = "Numbers<Arc<WorkloadAttributes>>"
+)]
 pub struct Classes {
     numbers: Numbers<Arc<WorkloadAttributes>>,
     /// How many workloads are in each class; a class without any is idle.
-    #[serde(skip)]
     workloads: HashMap<u32, usize>,
 }
 
@@ -38,6 +40,25 @@ impl Default for Classes {
             numbers: Numbers::starting_at(FIRST_WORKLOAD),
             workloads: HashMap::new(),
         }
+    }
+}
+
+impl From<Classes> for Numbers<Arc<WorkloadAttributes>> {
+    fn from(classes: Classes) -> Self {
+        classes.numbers
+    }
+}
+
+impl TryFrom<Numbers<Arc<WorkloadAttributes>>> for Classes {
+    type Error = InvalidNumbers;
+
+    /// Refuses a numbering that could make a workload pass for the host.
+    fn try_from(numbers: Numbers<Arc<WorkloadAttributes>>) -> Result<Self, InvalidNumbers> {
+        numbers.expect_first(FIRST_WORKLOAD)?;
+        Ok(Self {
+            numbers,
+            workloads: HashMap::new(),
+        })
     }
 }
 

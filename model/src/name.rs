@@ -140,3 +140,76 @@ impl fmt::Display for HostPort {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_name_is_a_dns_name_in_lower_case() {
+        let long_label = "a".repeat(63);
+        let longest = [long_label.as_str(); 4].join(".")[..253].to_owned();
+        for (text, expected) in [
+            ("peer1", Some("peer1")),
+            ("Peer-1.Example", Some("peer-1.example")),
+            ("1", Some("1")),
+            (&long_label, Some(&*long_label)),
+            (&longest, Some(&*longest)),
+            ("", None),
+            ("a..b", None),
+            (".a", None),
+            ("a.", None),
+            ("-a", None),
+            ("a-", None),
+            ("a_b", None),
+            ("a b", None),
+            ("*.example", None),
+            ("pe\u{e9}r", None),
+            (&format!("{long_label}a"), None),
+            (&format!("{longest}a"), None),
+        ] {
+            assert_eq!(
+                PeerName::new(text).ok().as_ref().map(PeerName::as_str),
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_peer_name_is_checked_when_it_is_read() {
+        assert_eq!(
+            serde_json::from_str::<PeerName>("\"A\"").unwrap().as_str(),
+            "a"
+        );
+        let error = serde_json::from_str::<PeerName>("\"a_b\"")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"a_b\" is not a DNS name"), "{error}");
+    }
+
+    #[test]
+    fn names_are_shown_as_people_write_them() {
+        let port = NonZeroU16::MIN;
+        let at = |host: &str| {
+            HostPort {
+                host: host.into(),
+                port,
+            }
+            .to_string()
+        };
+        assert_eq!(at("gw.example"), "gw.example:1");
+        assert_eq!(at("192.0.2.1"), "192.0.2.1:1");
+        assert_eq!(at("2001:db8::1"), "[2001:db8::1]:1");
+        let name = ObjectName::new("shop", "web");
+        assert_eq!(name.to_string(), "shop/web");
+        assert_eq!(
+            PolicyName::Namespaced(name).to_string(),
+            "AccessPolicy shop/web"
+        );
+        assert_eq!(
+            PolicyName::Privileged("deny-all".into()).to_string(),
+            "PrivilegedAccessPolicy deny-all"
+        );
+    }
+}

@@ -50,3 +50,60 @@ impl Selector {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(labels: &[(&str, &str)], requirements: &[(&str, Operator)]) -> bool {
+        let labels: Labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let requirements = requirements.iter().map(|(key, operator)| Requirement {
+            key: (*key).to_owned(),
+            operator: operator.clone(),
+        });
+        let selector = Selector {
+            requirements: requirements.collect(),
+        };
+        selector.matches(|key| labels.get(key).map(String::as_str))
+    }
+
+    #[test]
+    fn operators_mean_what_they_mean_in_kubernetes() {
+        let values = || vec!["web".to_owned(), "db".to_owned()];
+        for (operator, with_web, with_other, without) in [
+            (Operator::In(values()), true, false, false),
+            (Operator::NotIn(values()), false, true, true),
+            (Operator::Exists, true, true, false),
+            (Operator::DoesNotExist, false, false, true),
+        ] {
+            let requirement = [("app", operator.clone())];
+            assert_eq!(
+                matches(&[("app", "web")], &requirement),
+                with_web,
+                "{operator:?}"
+            );
+            assert_eq!(
+                matches(&[("app", "cache")], &requirement),
+                with_other,
+                "{operator:?}"
+            );
+            assert_eq!(
+                matches(&[("tier", "web")], &requirement),
+                without,
+                "{operator:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_selector_matches_everything_and_several_requirements_must_all_hold() {
+        assert!(matches(&[], &[]));
+        assert!(matches(&[("app", "web")], &[]));
+        let both = [("app", Operator::Exists), ("tier", Operator::Exists)];
+        assert!(!matches(&[("app", "web")], &both));
+        assert!(matches(&[("app", "web"), ("tier", "gold")], &both));
+    }
+}

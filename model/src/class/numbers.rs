@@ -56,6 +56,14 @@ pub enum InvalidNumbers {
         /// The least one that was never given.
         next: u32,
     },
+    /// The numbering does not begin where it has to.
+    #[error("numbers begin at {found} instead of {expected}; remove the state file and start anew")]
+    First {
+        /// Where it begins.
+        found: u32,
+        /// Where it has to begin.
+        expected: u32,
+    },
     /// Two numbers have the same key.
     #[error("numbers {0} and {1} mean the same; remove the state file and start anew")]
     SameKey(u32, u32),
@@ -128,6 +136,14 @@ impl<K: Clone + Eq + Hash> Numbers<K> {
     /// All numbers in use with their keys, by number.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &K)> + '_ {
         self.by_number.iter().map(|(number, key)| (*number, key))
+    }
+
+    /// Checks that a numbering that was read back begins at `expected`.
+    pub fn expect_first(&self, expected: u32) -> Result<(), InvalidNumbers> {
+        match self.first {
+            found if found == expected => Ok(()),
+            found => Err(InvalidNumbers::First { found, expected }),
+        }
     }
 
     /// The least number that was never given: an upper bound for tables.

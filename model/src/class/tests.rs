@@ -63,6 +63,20 @@ fn after_a_restart_classes_are_idle_and_mean_the_same() {
 }
 
 #[test]
+fn classes_that_could_pass_for_the_host_are_refused() {
+    let read = |first| {
+        let text = format!(r#"{{"first":{first},"next":9,"used":[],"released":[]}}"#);
+        serde_json::from_str::<Classes>(&text).map_err(|error| error.to_string())
+    };
+    assert!(read(2).is_ok());
+    assert!(
+        read(1)
+            .unwrap_err()
+            .starts_with("numbers begin at 1 instead of 2")
+    );
+}
+
+#[test]
 fn the_number_released_first_is_used_first() {
     let mut numbers = Numbers::starting_at(1);
     for key in ["a", "b", "c"] {
