@@ -1,0 +1,141 @@
+//! The files of a certificate directory, and whether they changed.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+use super::error::CredentialsError;
+
+/// Our leaf, with any intermediates after it.
+pub(super) const CERT: &str = "cert.pem";
+/// The private key of the leaf.
+pub(super) const KEY: &str = "key.pem";
+/// The roots that are trusted.
+pub(super) const CA: &str = "ca.pem";
+/// What they revoked; may be absent.
+pub(super) const CRL: &str = "crl.pem";
+
+/// The decoded files of one moment.
+pub(super) struct Files {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) roots: Vec<CertificateDer<'static>>,
+    pub(super) revocations: Vec<CertificateRevocationListDer<'static>>,
+    /// The permission bits of the key file.
+    pub(super) key_mode: u32,
+}
+
+/// Identifies one state of the files; equal exactly while nothing was written or replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint([Option<Stamp>; 4]);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Fingerprint {
+    /// The state as of now. An absent file is a state too.
+    pub(super) fn of(dir: &Path) -> Self {
+        Self([CERT, KEY, CA, CRL].map(|name| {
+            let metadata = fs::metadata(dir.join(name)).ok()?;
+            Some(Stamp {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+                size: metadata.size(),
+                modified: (metadata.mtime(), metadata.mtime_nsec()),
+                changed: (metadata.ctime(), metadata.ctime_nsec()),
+            })
+        }))
+    }
+}
+
+impl Files {
+    /// Reads and decodes the files of `dir`, all of one state.
+    pub(super) fn read(dir: &Path) -> Result<(Self, Fingerprint), CredentialsError> {
+        let before = Fingerprint::of(dir);
+        let files = Self::decode(dir);
+        if Fingerprint::of(dir) != before {
+            return Err(CredentialsError::Changing(dir.to_owned()));
+        }
+        Ok((files?, before))
+    }
+
+    fn decode(dir: &Path) -> Result<Self, CredentialsError> {
+        let (cert, key, ca, crl) = (dir.join(CERT), dir.join(KEY), dir.join(CA), dir.join(CRL));
+        let chain = items(&cert, &read(&cert)?, "certificate")?;
+        let roots = items(&ca, &read(&ca)?, "certificate")?;
+        let key_bytes = read(&key)?;
+        let key_mode = fs::metadata(&key)
+            .map_err(|source| unreadable(&key, source))?
+            .mode()
+            & 0o777;
+        let key = PrivateKeyDer::from_pem_slice(&key_bytes).map_err(|error| match error {
+            pem::Error::NoItemsFound => CredentialsError::Content {
+                path: key,
+                problem: "holds no PEM private key (PKCS#8, SEC1 or PKCS#1, not encrypted)"
+                    .to_owned(),
+            },
+            error => bad_pem(&key, &error),
+        })?;
+        let revocations = match fs::read(&crl) {
+            Ok(bytes) => items(&crl, &bytes, "X509 CRL")?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(unreadable(&crl, source)),
+        };
+        Ok(Self {
+            chain,
+            key,
+            roots,
+            revocations,
+            key_mode,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
+    fs::read(path).map_err(|source| unreadable(path, source))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> CredentialsError {
+    CredentialsError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Every item of one kind in a PEM file; at least one must be there.
+fn items<T: PemObject>(
+    path: &PathBuf,
+    bytes: &[u8],
+    kind: &str,
+) -> Result<Vec<T>, CredentialsError> {
+    let items = T::pem_slice_iter(bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad_pem(path, &error))?;
+    if items.is_empty() {
+        return Err(CredentialsError::Content {
+            path: path.clone(),
+            problem: format!("holds no PEM block of kind \"{}\"", kind.to_uppercase()),
+        });
+    }
+    Ok(items)
+}
+
+fn bad_pem(path: &Path, error: &pem::Error) -> CredentialsError {
+    CredentialsError::Content {
+        path: path.to_owned(),
+        problem: format!("is no valid PEM file ({error}): write it anew"),
+    }
+}
