@@ -97,16 +97,7 @@ impl Order {
         let tried = candidates.partition_point(|c| c.state.is_tried());
         let (first, rest) = candidates[..tried].split_at_mut(usable);
         arrange(scheme, ticket, first);
-        // A number of its own: both parts must not be shuffled alike.
-        arrange(
-            scheme,
-            if scheme == LbScheme::Random {
-                mix(!ticket)
-            } else {
-                ticket
-            },
-            rest,
-        );
+        arrange(scheme, ticket, rest);
         Self { candidates, tried }
     }
 
@@ -158,7 +149,12 @@ fn arrange(scheme: LbScheme, ticket: u64, candidates: &mut [Candidate]) {
                 candidates.rotate_left(turn as usize);
             }
         }
-        LbScheme::Random => shuffle(ticket, candidates),
+        LbScheme::Random => {
+            // Usable and unreachable sources draw from numbers of their own, so that the order of
+            // one says nothing of the order of the other.
+            let stage = candidates.first().map_or(0, |first| stage(first.state));
+            shuffle(mix(ticket ^ u64::from(stage)), candidates);
+        }
     }
 }
 

@@ -202,7 +202,7 @@ impl PortLeases {
     }
 
     /// Frees the port of an import that is gone, and says which import that waited for it holds it
-    /// now.
+    /// now: a port that was leased a moment ago has no other listener.
     pub fn release(&mut self, import: &ObjectName) -> Option<PortLease> {
         self.waiting.remove(import);
         let freed = self.held.remove(import)?.port;

@@ -1,4 +1,6 @@
+mod attributes;
+mod clients;
 mod compiled;
-mod meaning;
 mod reference;
 mod scene;
+mod tiers;

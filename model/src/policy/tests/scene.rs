@@ -1,11 +1,70 @@
-//! Short ways to write down policies, clients, imports and exports.
+//! Short ways to write down policies, clients, imports and exports, and one connection each way.
 
 use std::{num::NonZeroU16, sync::Arc};
 
 use crate::{
     Action, Backend, Client, Export, Import, Labels, LbScheme, ObjectName, Operator, PeerName,
     Policy, PolicyName, Requirement, Selector, Source, WorkloadAttributes,
+    policy::{Decision, PolicySet},
 };
+
+pub(super) const OWN: &str = "here.example";
+pub(super) const REMOTE: &str = "there.example";
+
+pub(super) fn own_labels() -> Labels {
+    labels([("region", "eu"), ("topology.kubernetes.io/zone", "a")])
+}
+
+pub(super) fn remote_labels() -> Labels {
+    labels([("region", "us"), ("tier", "gold")])
+}
+
+pub(super) fn client_pod() -> Client {
+    pod(workload(
+        "shop",
+        "cart",
+        labels([("app", "cart"), ("app.kubernetes.io/name", "cart-server")]),
+    ))
+}
+
+/// A client of this peer connects to `data/db` at the remote peer, through an import of
+/// namespace `shop` with the label `class: gold`.
+pub(super) fn egress(policies: Vec<Arc<Policy>>, client: &Client) -> Decision {
+    let import = import(
+        "shop",
+        labels([("class", "gold")]),
+        vec![source(REMOTE, "data", "db")],
+    );
+    PolicySet::new(policies).decide_egress(
+        (&peer(OWN), &own_labels()),
+        client,
+        &import,
+        &import.sources[0],
+        &remote_labels(),
+    )
+}
+
+/// A pod of the remote peer connects to the local export `data/db` with the label `class: gold`.
+pub(super) fn ingress(policies: Vec<Arc<Policy>>) -> Decision {
+    let attested = workload(
+        "shop",
+        "cart",
+        labels([("app.kubernetes.io/name", "cart-server")]),
+    );
+    PolicySet::new(policies).decide_ingress(
+        (&peer(OWN), &own_labels()),
+        (&peer(REMOTE), &remote_labels()),
+        Some(&attested),
+        &export("data", "db", labels([("class", "gold")])),
+    )
+}
+
+pub(super) fn decided(allowed: bool, policy: PolicyName) -> Decision {
+    Decision {
+        allowed,
+        policy: Some(policy),
+    }
+}
 
 pub(super) fn peer(name: &str) -> PeerName {
     PeerName::new(name).unwrap()
