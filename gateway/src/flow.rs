@@ -59,6 +59,27 @@ pub enum EndReason {
     Shutdown,
 }
 
+impl EndReason {
+    /// The reason as shown to people and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientReset => "client-reset",
+            Self::BackendReset => "backend-reset",
+            Self::PeerReset => "peer-reset",
+            Self::SessionLost => "session-lost",
+            Self::Denied => "denied",
+            Self::NoSource => "no-source",
+            Self::IdentityUnknown => "identity-unknown",
+            Self::Outside => "outside",
+            Self::Removed => "removed",
+            Self::NotReady => "not-ready",
+            Self::Overloaded => "overloaded",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
 /// One attempt at a source that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -17,11 +17,15 @@ mod config;
 mod dictionary;
 mod event;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod liveness;
 pub mod message;
 mod rate;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod violation;
 mod window;
 

@@ -13,9 +13,14 @@ use crate::tunnel::{
     violation::Violation,
 };
 
-/// An entry does not fit what the peer grants, even alone.
+/// Why something cannot be defined for the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooLarge;
+pub(crate) enum Undefinable {
+    /// It does not fit what the peer grants, even alone.
+    TooLarge,
+    /// A name in it is none that the peer would take.
+    InvalidName,
+}
 
 /// What we have defined for the peer. The entry used longest ago makes room for a new one.
 #[derive(Debug, Default)]
@@ -43,7 +48,7 @@ impl Outgoing {
         relayed: bool,
         limits: &Limits,
         out: &mut Vec<u8>,
-    ) -> Result<u32, TooLarge> {
+    ) -> Result<u32, Undefinable> {
         self.uses += 1;
         let known = if relayed {
             &mut self.relayed
@@ -54,7 +59,7 @@ impl Outgoing {
             slot.used = self.uses;
             return Ok(slot.id);
         }
-        let id = self.last_id.checked_add(1).ok_or(TooLarge)?;
+        let id = self.last_id.checked_add(1).ok_or(Undefinable::TooLarge)?;
         let slot = self.define(
             &wire::Define::workload(id, attributes, relayed),
             limits,
@@ -75,13 +80,13 @@ impl Outgoing {
         export: &ObjectName,
         limits: &Limits,
         out: &mut Vec<u8>,
-    ) -> Result<u32, TooLarge> {
+    ) -> Result<u32, Undefinable> {
         self.uses += 1;
         if let Some(slot) = self.exports.get_mut(export) {
             slot.used = self.uses;
             return Ok(slot.id);
         }
-        let id = self.last_id.checked_add(1).ok_or(TooLarge)?;
+        let id = self.last_id.checked_add(1).ok_or(Undefinable::TooLarge)?;
         let slot = self.define(&wire::Define::export(id, export), limits, out)?;
         self.exports.insert(export.clone(), slot);
         Ok(id)
@@ -92,17 +97,21 @@ impl Outgoing {
         define: &wire::Define,
         limits: &Limits,
         out: &mut Vec<u8>,
-    ) -> Result<Slot, TooLarge> {
+    ) -> Result<Slot, Undefinable> {
+        if !define.is_valid() {
+            return Err(Undefinable::InvalidName);
+        }
         let cost = define.cost(define.encoded_len());
         let bytes = limits.dictionary_bytes as usize;
         // Two entries must fit at once, because an OPEN names a workload and an export.
         if cost > bytes / 2 || define.encoded_len() > frame::MAX_CONTROL {
-            return Err(TooLarge);
+            return Err(Undefinable::TooLarge);
         }
         while self.len() >= limits.dictionary_entries as usize || self.cost + cost > bytes {
             self.forget_oldest(out);
         }
-        frame::push_message(out, 0, FrameType::Define, define).map_err(|_| TooLarge)?;
+        frame::push_message(out, 0, FrameType::Define, define)
+            .map_err(|_| Undefinable::TooLarge)?;
         self.last_id = define.id;
         self.cost += cost;
         Ok(Slot {

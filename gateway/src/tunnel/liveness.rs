@@ -16,6 +16,9 @@ const PROBE: Duration = Duration::from_millis(50);
 /// The shortest silence after a question that makes a session suspect.
 const SUSPECT: Duration = Duration::from_millis(250);
 
+/// That silence while no round-trip time is known (RFC 6298 starts with it, too).
+const SUSPECT_UNMEASURED: Duration = Duration::from_secs(1);
+
 /// Among how many round-trip times the shortest is looked for.
 const MEMORY: u32 = 8;
 
@@ -128,7 +131,11 @@ impl Liveness {
     }
 
     fn suspect_at(&self, ping: &Ping) -> Instant {
-        ping.sent.max(self.last_heard) + SUSPECT.max(4 * self.rtt.smoothed().unwrap_or_default())
+        let patience = match self.rtt.smoothed() {
+            Some(smoothed) => SUSPECT.max(4 * smoothed),
+            None => SUSPECT_UNMEASURED,
+        };
+        ping.sent.max(self.last_heard) + patience
     }
 
     fn probe_at(&self) -> Instant {

@@ -13,6 +13,9 @@ pub const VERSION: u32 = 1;
 /// The longest text that is kept of what a peer says for people to read.
 pub const MAX_TEXT: usize = 256;
 
+/// How many features of a peer are remembered.
+const MAX_FEATURES: usize = 64;
+
 /// The longest name of an object, a namespace or a service account.
 const MAX_NAME: usize = 253;
 
@@ -73,6 +76,18 @@ impl Limits {
             initial_window: self.initial_window.max(least.initial_window),
             dictionary_entries: self.dictionary_entries.max(least.dictionary_entries),
             dictionary_bytes: self.dictionary_bytes.max(least.dictionary_bytes),
+        }
+    }
+}
+
+impl Limits {
+    /// These limits, with the dictionary no larger than in `bound`: what one side grants is no
+    /// reason for the other to remember that much.
+    pub(crate) fn within_dictionary(self, bound: &Self) -> Self {
+        Self {
+            dictionary_entries: self.dictionary_entries.min(bound.dictionary_entries),
+            dictionary_bytes: self.dictionary_bytes.min(bound.dictionary_bytes),
+            ..self
         }
     }
 }
@@ -151,7 +166,8 @@ impl Hello {
     /// Decodes and checks the peer's HELLO.
     pub(crate) fn from_wire(payload: &[u8]) -> Result<Self, Violation> {
         let malformed = Violation::Malformed(FrameType::Hello);
-        let hello: wire::Hello = decode(FrameType::Hello, payload)?;
+        let mut hello: wire::Hello = decode(FrameType::Hello, payload)?;
+        hello.features.truncate(MAX_FEATURES);
         if !hello.versions.contains(&VERSION) {
             return Err(Violation::NoCommonVersion);
         }
@@ -216,24 +232,38 @@ impl wire::Define {
                 .map_or(0, |workload| workload.labels.len())
     }
 
+    /// Whether the peer will take the names in it.
+    pub(crate) fn is_valid(&self) -> bool {
+        let workload = self
+            .workload
+            .as_ref()
+            .is_none_or(|workload| is_name(&workload.namespace));
+        let export = self.export.as_ref();
+        workload && export.is_none_or(|export| is_name(&export.namespace) && is_name(&export.name))
+    }
+
     /// Checks what the peer defines.
     pub(crate) fn into_definition(self) -> Result<Definition, Violation> {
-        let definition = match (self.workload, self.export) {
-            (Some(workload), None) if is_name(&workload.namespace) => Definition::Workload {
+        let malformed = Violation::Malformed(FrameType::Define);
+        if !self.is_valid() {
+            return Err(malformed);
+        }
+        match (self.workload, self.export) {
+            (Some(workload), None) => Ok(Definition::Workload {
                 attributes: WorkloadAttributes {
                     namespace: workload.namespace.into(),
                     service_account: workload.service_account.into(),
                     labels: workload.labels,
                 },
                 relayed: workload.relayed,
-            },
-            (None, Some(export)) if is_name(&export.namespace) && is_name(&export.name) => {
-                Definition::Export(ObjectName::new(export.namespace, export.name))
-            }
-            (None, None) => Definition::Unknown,
-            _ => return Err(Violation::Malformed(FrameType::Define)),
-        };
-        Ok(definition)
+            }),
+            (None, Some(export)) => Ok(Definition::Export(ObjectName::new(
+                export.namespace,
+                export.name,
+            ))),
+            (None, None) => Ok(Definition::Unknown),
+            (Some(_), Some(_)) => Err(malformed),
+        }
     }
 }
 

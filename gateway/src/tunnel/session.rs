@@ -48,7 +48,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session whose TLS handshake is done; HELLO and a first PING are queued.
+    /// A session whose TLS handshake is done; HELLO and a first PING are queued. Labels that are
+    /// too large for a frame (64 KiB) are not sent.
     pub fn new(config: SessionConfig, now: Instant) -> Self {
         let mut hello = config.hello;
         hello.limits = hello.limits.at_least_minimum();
@@ -82,13 +83,7 @@ impl Session {
             going_away_there: false,
             ended: None,
         };
-        let sent = frame::push_message(
-            &mut session.writer.frames,
-            0,
-            FrameType::Hello,
-            &hello.to_wire(),
-        );
-        sent.expect("this gateway's own HELLO fits a control frame");
+        session.say_hello(hello);
         session.ping(now);
         session
     }
@@ -176,5 +171,18 @@ impl Session {
     /// Changes how large receive windows may grow, for a process that is short of memory.
     pub fn set_window_bound(&mut self, bytes: u64) {
         self.bounds.window = bytes;
+    }
+
+    /// Queues HELLO. Labels that fit no frame are left out rather than the whole session.
+    fn say_hello(&mut self, mut hello: Hello) {
+        hello.software.truncate(cut(&hello.software).len());
+        hello.instance.truncate(cut(&hello.instance).len());
+        let frames = &mut self.writer.frames;
+        if frame::push_message(frames, 0, FrameType::Hello, &hello.to_wire()).is_err() {
+            hello.labels.clear();
+            hello.features.clear();
+            let sent = frame::push_message(frames, 0, FrameType::Hello, &hello.to_wire());
+            sent.expect("two short texts and a few numbers fit a control frame");
+        }
     }
 }

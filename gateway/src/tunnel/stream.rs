@@ -149,18 +149,20 @@ impl Streams {
     }
 
     /// Takes a stream out because of what the peer did: a dial that is under way keeps its slot.
-    pub(crate) fn abandon(&mut self, id: u32) {
-        if let Some(stream) = self.remove(id)
-            && !stream.opened_here
-            && !stream.accepted
-        {
+    /// Tells whether there was such a stream.
+    pub(crate) fn abandon(&mut self, id: u32) -> bool {
+        let Some(stream) = self.remove(id) else {
+            return false;
+        };
+        if !stream.opened_here && !stream.accepted {
             self.abandoned.insert(id);
         }
+        true
     }
 
-    /// The dial of an abandoned stream has ended; tells whether there was one.
-    pub(crate) fn settle(&mut self, id: u32) -> bool {
-        self.abandoned.remove(&id)
+    /// The dial of an abandoned stream has ended, if there was one.
+    pub(crate) fn settle(&mut self, id: u32) {
+        self.abandoned.remove(&id);
     }
 
     /// Every live stream's id.

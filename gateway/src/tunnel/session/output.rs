@@ -103,10 +103,9 @@ impl Session {
         let Some(state) = self.streams.get_mut(stream) else {
             return;
         };
-        debug_assert!(
-            state.window.consumed() + n <= state.received,
-            "took more than arrived"
-        );
+        let unread = state.received - state.window.consumed();
+        debug_assert!(n <= unread, "took {n} bytes of {unread}");
+        let n = n.min(unread);
         let due = state.window.consume(n, rtt, self.bounds.window, now);
         if due && !state.fin_received && !state.credit_queued {
             state.credit_queued = true;

@@ -6,11 +6,14 @@ use super::reader::Sink;
 use crate::tunnel::{
     EARLY_DATA, Event, MAX_HOPS, RejectCode, ResetCode, Session, Side,
     frame::{FrameType, PING_LEN, leading_u64},
-    message::{Hello, decode, readable, wire},
+    message::{Hello, Limits, decode, readable, wire},
     stream::Stream,
     violation::Violation,
     window::Window,
 };
+
+/// The longest time that a GOAWAY is taken to mean.
+const LONGEST_NOTICE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Session {
     /// Whether a stream is live; one that was never opened is a violation.
@@ -97,27 +100,27 @@ impl Session {
                 }
             }
             FrameType::Accept => {
-                self.expect_answer(stream, kind)?;
-                self.streams.accept(stream);
-                sink(Event::Accepted { stream });
+                if self.is_unanswered(stream, kind)? {
+                    self.streams.accept(stream);
+                    sink(Event::Accepted { stream });
+                }
             }
             FrameType::Reject => {
                 let reject: wire::Reject = decode(kind, payload)?;
-                self.expect_answer(stream, kind)?;
-                self.streams.remove(stream);
-                let code = RejectCode::from_wire(reject.code);
-                sink(Event::Rejected {
-                    stream,
-                    code,
-                    text: readable(reject.text),
-                });
+                if self.is_unanswered(stream, kind)? {
+                    self.streams.remove(stream);
+                    let code = RejectCode::from_wire(reject.code);
+                    let text = readable(reject.text);
+                    sink(Event::Rejected { stream, code, text });
+                }
             }
             FrameType::Fin => self.on_fin(stream, payload, sink)?,
             FrameType::Reset => {
                 let code = payload.first_chunk().ok_or(Violation::Malformed(kind))?;
                 let code = ResetCode::from_wire(u32::from_be_bytes(*code));
-                self.streams.abandon(stream);
-                sink(Event::Reset { stream, code });
+                if self.streams.abandon(stream) {
+                    sink(Event::Reset { stream, code });
+                }
             }
             FrameType::Credit => {
                 let limit = leading_u64(payload).ok_or(Violation::Malformed(kind))?;
@@ -144,7 +147,7 @@ impl Session {
             FrameType::GoAway => {
                 let message: wire::GoAway = decode(kind, payload)?;
                 self.going_away_there = true;
-                let deadline = Duration::from_millis(message.deadline_ms);
+                let deadline = Duration::from_millis(message.deadline_ms).min(LONGEST_NOTICE);
                 sink(Event::GoAway {
                     deadline,
                     reason: readable(message.reason),
@@ -163,7 +166,7 @@ impl Session {
             return Err(Violation::HelloTwice);
         }
         let hello = Hello::from_wire(payload)?;
-        self.remote_limits = hello.limits;
+        self.remote_limits = hello.limits.within_dictionary(&Limits::default());
         sink(Event::Hello(self.remote.insert(hello)));
         // Streams that were opened before counted on the protocol's minimum.
         let initial = u64::from(self.remote_limits.initial_window);
@@ -274,11 +277,13 @@ impl Session {
         Ok(())
     }
 
-    /// Checks that ACCEPT or REJECT answers a stream of ours that has no answer yet.
-    fn expect_answer(&self, stream: u32, kind: FrameType) -> Result<(), Violation> {
+    /// Whether ACCEPT or REJECT answers a live stream, which must be ours and without an answer.
+    fn is_unanswered(&self, stream: u32, kind: FrameType) -> Result<bool, Violation> {
         match self.streams.get(stream) {
-            Some(state) if state.opened_here && !state.accepted => Ok(()),
-            Some(_) | None => Err(Violation::Unexpected { kind, stream }),
+            Some(state) if state.opened_here && !state.accepted => Ok(true),
+            Some(_) => Err(Violation::Unexpected { kind, stream }),
+            // It was reset between the frame's header and its end.
+            None => Ok(false),
         }
     }
 }

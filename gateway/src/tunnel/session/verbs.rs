@@ -6,7 +6,7 @@ use clusterlink_model::{ObjectName, WorkloadAttributes};
 
 use crate::tunnel::{
     MAX_HOPS, RejectCode, ResetCode, Session,
-    dictionary::TooLarge,
+    dictionary::Undefinable,
     frame::{self, FrameType},
     message::wire,
     stream::Stream,
@@ -28,6 +28,9 @@ pub enum OpenError {
     /// The attributes or the name are larger than the peer's dictionary can hold.
     #[error("the client's attributes are larger than the peer's dictionary can hold")]
     TooLarge,
+    /// The client's namespace or the export's name is none that a peer would take.
+    #[error("the client's namespace or the export's name is not a valid name")]
+    InvalidName,
     /// The connection passed too many gateways.
     #[error("the connection passed {0} gateways (at most 4 are allowed)")]
     Hops(u32),
@@ -57,6 +60,18 @@ pub enum StreamError {
     /// The attributes are larger than the peer's dictionary can hold.
     #[error("the attributes for stream {0} are larger than the peer's dictionary can hold")]
     TooLarge(u32),
+    /// The client's namespace is none that a peer would take.
+    #[error("the namespace of the client of stream {0} is not a valid name")]
+    InvalidName(u32),
+}
+
+impl From<Undefinable> for OpenError {
+    fn from(why: Undefinable) -> Self {
+        match why {
+            Undefinable::TooLarge => Self::TooLarge,
+            Undefinable::InvalidName => Self::InvalidName,
+        }
+    }
 }
 
 impl Session {
@@ -85,19 +100,15 @@ impl Session {
         }
         let id = u32::try_from(self.next_here).map_err(|_| OpenError::IdsExhausted)?;
         let out = &mut self.writer.frames;
-        let too_large = |TooLarge| OpenError::TooLarge;
         let relayed = hops > 0;
         let workload = match workload {
-            Some(attributes) => self
-                .outgoing
-                .workload(attributes, relayed, &self.remote_limits, out)
-                .map_err(too_large)?,
+            Some(attributes) => {
+                self.outgoing
+                    .workload(attributes, relayed, &self.remote_limits, out)?
+            }
             None => 0,
         };
-        let export = self
-            .outgoing
-            .export(export, &self.remote_limits, out)
-            .map_err(too_large)?;
+        let export = self.outgoing.export(export, &self.remote_limits, out)?;
         let open = wire::Open {
             workload,
             export,
@@ -174,7 +185,10 @@ impl Session {
             Some(attributes) => self
                 .outgoing
                 .workload(attributes, state.relayed, &self.remote_limits, out)
-                .map_err(|TooLarge| StreamError::TooLarge(stream))?,
+                .map_err(|why| match why {
+                    Undefinable::TooLarge => StreamError::TooLarge(stream),
+                    Undefinable::InvalidName => StreamError::InvalidName(stream),
+                })?,
             None => 0,
         };
         let sent = frame::push_message(out, stream, FrameType::Attest, &wire::Attest { workload });

@@ -1,0 +1,267 @@
+//! One attempt to serve a connection by one source.
+//!
+//! Nothing is ever delivered twice. What the client has sent is kept until the remote accepts; it
+//! goes along with OPEN only on a session that was heard from within the last second. As long as
+//! nothing was sent, or the remote said no, the next source gets the same bytes.
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+
+use clusterlink_model::{Client, Import, Source, WorkloadAttributes};
+use tokio::net::TcpStream;
+
+use crate::{
+    flow::{Direction, EndReason, Flow},
+    ingress::ended_reason,
+    judge::{Live, Side},
+    link::Link,
+    relay::{Stop, relay},
+    socket,
+    stream::{Ended, Phase, Stream},
+    tunnel::{EARLY_DATA, RejectCode, ResetCode},
+    view::{Origin, View},
+    worker::Worker,
+};
+
+/// What is kept for the next source at most: what may be under way before ACCEPT.
+const KEEP: usize = EARLY_DATA as usize;
+
+/// What the client has sent so far.
+#[derive(Default)]
+pub(super) struct Kept {
+    bytes: Vec<u8>,
+    /// The client's direction has ended.
+    fin: bool,
+}
+
+impl Kept {
+    fn wants_more(&self) -> bool {
+        !self.fin && self.bytes.len() < KEEP
+    }
+
+    /// Takes what the client has sent; false if that is nothing now.
+    fn take(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
+        let held = self.bytes.len();
+        self.bytes.resize(KEEP, 0);
+        let read = read(&mut self.bytes[held..]);
+        self.bytes.truncate(held + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(n) => {
+                self.fin = n == 0;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What became of an attempt.
+pub(super) enum Attempted {
+    /// The connection is over.
+    Ended(EndReason, Option<String>),
+    /// Nothing was delivered: the next source may be tried.
+    Next {
+        /// Policy, here or there, said no.
+        denied: bool,
+        /// In a few words.
+        outcome: String,
+    },
+}
+
+fn next(outcome: impl Into<String>) -> Attempted {
+    Attempted::Next {
+        denied: false,
+        outcome: outcome.into(),
+    }
+}
+
+/// The parts of one attempt.
+pub(super) struct Attempt<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) view: &'a Arc<View>,
+    pub(super) socket: &'a Rc<TcpStream>,
+    pub(super) address: SocketAddr,
+    pub(super) origin: &'a Origin,
+    pub(super) import: &'a Arc<Import>,
+    pub(super) source: &'a Source,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(
+        &self,
+        flow: &Arc<Flow>,
+        client: &Client,
+        kept: &mut Kept,
+    ) -> Attempted {
+        let Some(peer) = self.view.snapshot.peers.get(&self.source.peer) else {
+            return next("no Peer object of this name");
+        };
+        // The way to a session that is up is short; waiting for a dial is rare and boxed.
+        let link = match Box::pin(self.worker.pool.get(self.worker, peer)).await {
+            Ok(link) => link,
+            Err(error) => return next(error),
+        };
+        let workload = match client {
+            Client::Pod { attributes, .. } => Some(attributes),
+            Client::Host | Client::Outside | Client::Unknown => None,
+        };
+        if kept.wants_more()
+            && kept
+                .take(|buffer| socket::read_now(self.socket, buffer))
+                .is_err()
+        {
+            return Attempted::Ended(EndReason::ClientReset, None);
+        }
+        let stream = match self.open(&link, workload, flow) {
+            Ok(stream) => stream,
+            Err(outcome) => return next(outcome),
+        };
+        let live = Live {
+            link: link.clone(),
+            stream: stream.clone(),
+            side: Side::Egress {
+                origin: self.origin.clone(),
+                address: self.address,
+                import: self.import.name.clone(),
+                source: self.source.clone(),
+                client: RefCell::new(client.clone()),
+            },
+        };
+        let _watched = self.worker.watch(Rc::new(live));
+        let early = link.is_fresh(Instant::now());
+        let sent = match self.wait(&link, &stream, kept, early).await {
+            Ok(sent) => sent,
+            Err(attempted) => {
+                link.forget(stream.id);
+                return attempted;
+            }
+        };
+        if let Err(stop) = send_rest(&link, &stream, kept, sent).await {
+            let (reason, detail) = ended_reason(stop);
+            if let Ended::Aborted(_) = stop {
+                link.reset(stream.id, ResetCode::Denied);
+            }
+            link.forget(stream.id);
+            return Attempted::Ended(reason, detail);
+        }
+        match relay(&link, &stream, kept.fin).await {
+            Ok(()) => Attempted::Ended(EndReason::Completed, None),
+            Err(Stop::Application) => Attempted::Ended(EndReason::ClientReset, None),
+            Err(Stop::Stream(ended)) => {
+                let (reason, detail) = ended_reason(ended);
+                Attempted::Ended(reason, detail)
+            }
+        }
+    }
+
+    fn open(
+        &self,
+        link: &Rc<Link>,
+        workload: Option<&Arc<WorkloadAttributes>>,
+        flow: &Arc<Flow>,
+    ) -> Result<Rc<Stream>, String> {
+        link.open(workload, &self.source.export, 0, |id| {
+            let stream = Stream::new(id, Direction::Egress, flow.clone());
+            stream.set_application(self.socket.clone());
+            Rc::new(stream)
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    /// Waits for the remote's answer, sending what the client sends if `early` allows it. Returns
+    /// how many of the kept bytes were sent.
+    async fn wait(
+        &self,
+        link: &Rc<Link>,
+        stream: &Rc<Stream>,
+        kept: &mut Kept,
+        early: bool,
+    ) -> Result<usize, Attempted> {
+        let mut sent = 0;
+        loop {
+            match stream.phase() {
+                Phase::Open => return Ok(sent),
+                Phase::Rejected(code, text) => return Err(rejected(code, &text)),
+                Phase::Ended(ended) => return Err(lost(link, stream, ended, sent)),
+                Phase::Opening => {}
+            }
+            if sent == 0 && link.is_suspect() {
+                // Nothing was sent, so nothing can have been delivered.
+                link.reset(stream.id, ResetCode::ConnectionLost);
+                return Err(next("the peer's gateway gives no sign of life"));
+            }
+            if early && sent < kept.bytes.len() {
+                let room = link.room(stream);
+                let chunk = room.min(kept.bytes.len() - sent);
+                link.send(stream, &kept.bytes[sent..sent + chunk]);
+                sent += chunk;
+            }
+            tokio::select! {
+                biased;
+                () = stream.wake_up.notified() => {}
+                () = link.changed.notified() => {}
+                ready = self.socket.readable(), if kept.wants_more() => {
+                    let read = ready
+                        .and_then(|()| kept.take(|buffer| socket::read(self.socket, buffer)));
+                    if read.is_err() {
+                        link.reset(stream.id, ResetCode::Application);
+                        return Err(Attempted::Ended(EndReason::ClientReset, None));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn rejected(code: RejectCode, text: &str) -> Attempted {
+    let denied = code == RejectCode::Denied;
+    let outcome = if text.is_empty() || text == code.as_str() {
+        format!("remote: {}", code.as_str())
+    } else {
+        format!("remote: {}: {text}", code.as_str())
+    };
+    Attempted::Next { denied, outcome }
+}
+
+/// The stream ended before it was accepted.
+fn lost(link: &Link, stream: &Stream, ended: Ended, sent: usize) -> Attempted {
+    match ended {
+        Ended::Aborted(reason) => {
+            link.reset(stream.id, ResetCode::Denied);
+            Attempted::Ended(reason, None)
+        }
+        Ended::Lost if sent == 0 => next("the session was lost"),
+        Ended::Reset(code) if sent == 0 => next(format!("remote reset: {}", code.as_str())),
+        other => {
+            // Sent bytes may have reached a backend: there is no other try.
+            let (reason, detail) = ended_reason(other);
+            Attempted::Ended(reason, detail)
+        }
+    }
+}
+
+/// Sends what is kept and was not sent yet, then lets go of it.
+async fn send_rest(
+    link: &Rc<Link>,
+    stream: &Rc<Stream>,
+    kept: &mut Kept,
+    mut sent: usize,
+) -> Result<(), Ended> {
+    while sent < kept.bytes.len() {
+        if let Some(ended) = stream.ended() {
+            return Err(ended);
+        }
+        let chunk = link.room(stream).min(kept.bytes.len() - sent);
+        if chunk == 0 {
+            stream.wake_up.notified().await;
+            continue;
+        }
+        link.send(stream, &kept.bytes[sent..sent + chunk]);
+        sent += chunk;
+    }
+    kept.bytes = Vec::new();
+    if kept.fin {
+        link.fin(stream.id);
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! A running gateway: its sockets and its workers.
+
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use prometheus_client::registry::Registry;
+use tokio::{sync::watch, task::LocalSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    flow::FlowLog,
+    metrics::Metrics,
+    peers::RemoteLabels,
+    socket,
+    status::PeerStatus,
+    tls::{self, Credentials},
+    view::{Origins, View},
+    worker::{self, Listeners, Shared, Worker},
+};
+
+/// Settings of a gateway.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many workers share the work.
+    pub workers: NonZeroUsize,
+    /// Where other peers connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where steered connections arrive, one address per family.
+    pub steering: Vec<SocketAddr>,
+    /// The software version that other peers are told.
+    pub software: String,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}; is another process using it (ss -ltnp)?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What it is for.
+        purpose: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker's thread or runtime cannot be made.
+    #[error("cannot start a gateway worker")]
+    Worker(#[source] io::Error),
+    /// TLS does not work on this machine.
+    #[error("TLS does not work with these credentials")]
+    Tls(#[source] tls::HandshakeError),
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    listen: SocketAddr,
+    steering: Vec<OwnedFd>,
+    stop: CancellationToken,
+    grace: watch::Sender<Duration>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Binds the sockets and starts the workers.
+    pub fn start(
+        config: Config,
+        credentials: watch::Receiver<Arc<Credentials>>,
+        view: watch::Receiver<Arc<View>>,
+        origins: Arc<dyn Origins>,
+        registry: &mut Registry,
+    ) -> Result<Self, GatewayError> {
+        // The first handshake of a process costs 60 ms: it is not a client that shall wait for it.
+        let current = credentials.borrow().clone();
+        tls::warm_up(&current).map_err(GatewayError::Tls)?;
+        let metrics = Metrics::register(registry.sub_registry_with_prefix("clusterlink_gateway"));
+        let software = config.software.clone();
+        let shared = Arc::new(Shared::new(credentials, view, origins, metrics, software));
+        let mut listen = config.listen;
+        let mut steering = Vec::new();
+        let mut listeners = Vec::new();
+        for _ in 0..config.workers.get() {
+            let peers = bind(listen, "other peers (--listen)")?;
+            // All workers share the port that the first one got.
+            listen = peers.local_addr().map_err(GatewayError::Worker)?;
+            let mut own = Vec::new();
+            for address in &config.steering {
+                let listener = bind(*address, "steered connections (--gateway-address)")?;
+                let copy = listener.try_clone().map_err(GatewayError::Worker)?;
+                steering.push(OwnedFd::from(copy));
+                own.push(listener);
+            }
+            listeners.push(Listeners {
+                steering: own,
+                peers,
+            });
+        }
+        let stop = CancellationToken::new();
+        let (grace, grace_receiver) = watch::channel(Duration::ZERO);
+        let mut threads = Vec::new();
+        for (number, listeners) in listeners.into_iter().enumerate() {
+            let (shared, stop) = (shared.clone(), stop.clone());
+            let grace = grace_receiver.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("gateway-{number}"))
+                .spawn(move || work(number, shared, listeners, stop, grace))
+                .map_err(GatewayError::Worker)?;
+            threads.push(thread);
+        }
+        Ok(Self {
+            shared,
+            listen,
+            steering,
+            stop,
+            grace,
+            threads,
+        })
+    }
+
+    /// The listening sockets of steered connections.
+    pub fn steering_listeners(&self) -> &[OwnedFd] {
+        &self.steering
+    }
+
+    /// Where other peers connect.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The flow log.
+    pub fn flows(&self) -> &Arc<FlowLog> {
+        &self.shared.flows
+    }
+
+    /// How many flows are open.
+    pub fn open_flows(&self) -> u64 {
+        self.shared.open.load(Relaxed)
+    }
+
+    /// What is known of the other peers.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.shared.peers.statuses()
+    }
+
+    /// What authenticated peers say of themselves.
+    pub fn remote_labels(&self) -> watch::Receiver<RemoteLabels> {
+        self.shared.peers.labels()
+    }
+
+    /// Whether all workers are running.
+    pub fn is_healthy(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// Stops accepting, gives open flows `grace` to end, resets the rest.
+    pub async fn shutdown(mut self, grace: Duration) {
+        // Kept open, the listening sockets would go on taking connections that nobody serves.
+        self.steering.clear();
+        self.grace.send_replace(grace);
+        self.stop.cancel();
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a gateway worker panicked");
+                }
+            }
+        });
+        if joined.await.is_err() {
+            tracing::error!("cannot wait for the gateway's workers");
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn bind(address: SocketAddr, purpose: &'static str) -> Result<std::net::TcpListener, GatewayError> {
+    socket::listen(address).map_err(|source| GatewayError::Listen {
+        address,
+        purpose,
+        source,
+    })
+}
+
+fn work(
+    number: usize,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    stop: CancellationToken,
+    grace: watch::Receiver<Duration>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(worker = number, %error, "cannot start a gateway worker");
+            return;
+        }
+    };
+    let local = LocalSet::new();
+    let result = local.block_on(&runtime, async move {
+        let worker = Worker::new(shared, stop);
+        worker::run(worker, listeners, number == 0, grace).await
+    });
+    if let Err(error) = result {
+        tracing::error!(worker = number, %error, "a gateway worker stopped");
+    }
+}

@@ -1,0 +1,171 @@
+//! What all workers know of the other peers, for status and for the labels in force.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use clusterlink_model::{HostPort, Labels, PeerName};
+use tokio::sync::watch;
+
+use crate::{
+    link::LinkStats,
+    status::{GatewayStatus, PeerStatus},
+    tunnel::Hello,
+};
+
+/// Labels of peers as they say themselves.
+pub(crate) type RemoteLabels = Arc<BTreeMap<PeerName, Arc<Labels>>>;
+
+/// The other peers. Written when sessions come and go, never per connection.
+#[derive(Debug)]
+pub(crate) struct PeerTable {
+    peers: Mutex<BTreeMap<PeerName, Entry>>,
+    labels: watch::Sender<RemoteLabels>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    version: Option<String>,
+    labels: Arc<Labels>,
+    inbound: Vec<Arc<LinkStats>>,
+    outbound: BTreeMap<HostPort, Outbound>,
+    last_seen_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Outbound {
+    sessions: Vec<Arc<LinkStats>>,
+    resolved: Option<SocketAddr>,
+    error: Option<String>,
+}
+
+impl Default for PeerTable {
+    fn default() -> Self {
+        Self {
+            peers: Mutex::default(),
+            labels: watch::Sender::new(Arc::default()),
+        }
+    }
+}
+
+impl PeerTable {
+    /// A session is up; `gateway` is what was dialled, `None` if the peer dialled us.
+    pub(crate) fn up(
+        &self,
+        peer: &PeerName,
+        gateway: Option<(&HostPort, SocketAddr)>,
+        stats: &Arc<LinkStats>,
+    ) {
+        let mut peers = self.lock();
+        let entry = peers.entry(peer.clone()).or_default();
+        if let Some((gateway, resolved)) = gateway {
+            let outbound = entry.outbound.entry(gateway.clone()).or_default();
+            outbound.resolved = Some(resolved);
+            outbound.error = None;
+            outbound.sessions.push(stats.clone());
+        } else {
+            entry.inbound.push(stats.clone());
+        }
+    }
+
+    /// A session has ended.
+    pub(crate) fn down(&self, peer: &PeerName, stats: &Arc<LinkStats>, reason: &str) {
+        let mut peers = self.lock();
+        let Some(entry) = peers.get_mut(peer) else {
+            return;
+        };
+        entry.last_seen_ms = entry.last_seen_ms.max(stats.last_heard_ms.load(Relaxed));
+        entry.inbound.retain(|other| !Arc::ptr_eq(other, stats));
+        for outbound in entry.outbound.values_mut() {
+            let before = outbound.sessions.len();
+            outbound.sessions.retain(|other| !Arc::ptr_eq(other, stats));
+            if outbound.sessions.len() < before {
+                outbound.error = Some(reason.to_owned());
+            }
+        }
+    }
+
+    /// A gateway could not be dialled.
+    pub(crate) fn dial_failed(&self, peer: &PeerName, gateway: &HostPort, error: String) {
+        let mut peers = self.lock();
+        let entry = peers.entry(peer.clone()).or_default();
+        entry.outbound.entry(gateway.clone()).or_default().error = Some(error);
+    }
+
+    /// The peer has introduced itself.
+    pub(crate) fn hello(&self, peer: &PeerName, hello: &Hello) {
+        self.lock().entry(peer.clone()).or_default().version = Some(hello.software.clone());
+        self.set_labels(peer, Arc::new(hello.labels.clone()));
+    }
+
+    /// The peer says other labels of itself.
+    pub(crate) fn set_labels(&self, peer: &PeerName, labels: Arc<Labels>) {
+        let mut peers = self.lock();
+        let entry = peers.entry(peer.clone()).or_default();
+        if *entry.labels == *labels && self.labels.borrow().contains_key(peer) {
+            return;
+        }
+        entry.labels = labels.clone();
+        self.labels.send_modify(|all| {
+            Arc::make_mut(all).insert(peer.clone(), labels);
+        });
+    }
+
+    /// Labels of peers as they say themselves.
+    pub(crate) fn labels(&self) -> watch::Receiver<RemoteLabels> {
+        self.labels.subscribe()
+    }
+
+    /// A copy for operators.
+    pub(crate) fn statuses(&self) -> Vec<PeerStatus> {
+        self.lock()
+            .iter()
+            .map(|(name, entry)| entry.status(name))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerName, Entry>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn status(&self, name: &PeerName) -> PeerStatus {
+        let sessions = || {
+            self.inbound.iter().chain(
+                self.outbound
+                    .values()
+                    .flat_map(|outbound| &outbound.sessions),
+            )
+        };
+        let heard = sessions()
+            .map(|stats| stats.last_heard_ms.load(Relaxed))
+            .max();
+        let last_seen = heard.unwrap_or(0).max(self.last_seen_ms);
+        let rtt = sessions()
+            .map(|stats| stats.rtt_us.load(Relaxed))
+            .filter(|rtt| *rtt > 0)
+            .min();
+        PeerStatus {
+            name: name.clone(),
+            reachable: sessions().next().is_some(),
+            last_seen_ms: (last_seen > 0).then_some(last_seen),
+            rtt_us: rtt,
+            version: self.version.clone(),
+            labels: (*self.labels).clone(),
+            gateways: self
+                .outbound
+                .iter()
+                .map(|(address, outbound)| GatewayStatus {
+                    address: address.to_string(),
+                    resolved: outbound.resolved,
+                    sessions: outbound.sessions.len(),
+                    error: outbound.error.clone(),
+                })
+                .collect(),
+            inbound_sessions: self.inbound.len(),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! One worker's sessions to other peers: opened on demand, kept while they are used.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clusterlink_model::{HostPort, Peer, PeerName};
+use rand::RngExt;
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
+
+use crate::{link::Link, socket, tls, tunnel::Side, worker::Worker};
+
+/// How long a dial may take before the TLS handshake begins.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a connection waits for a session to a peer.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Between two attempts at a gateway that does not answer: doubled from the first to the second,
+/// with jitter, so that a returning peer is not met by everybody at once.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// A session that carried nothing for this long is closed.
+pub(crate) const IDLE: Duration = Duration::from_secs(600);
+
+/// Sessions of one worker by peer.
+#[derive(Default)]
+pub(crate) struct Pool {
+    peers: RefCell<HashMap<PeerName, Rc<PeerPool>>>,
+}
+
+#[derive(Default)]
+struct PeerPool {
+    links: RefCell<Vec<(HostPort, Rc<Link>)>>,
+    dials: RefCell<HashMap<HostPort, Dial>>,
+    changed: Notify,
+    turn: Cell<usize>,
+}
+
+/// The last or present attempt at one gateway.
+#[derive(Default)]
+struct Dial {
+    running: bool,
+    /// No new attempt before this.
+    not_before: Option<Instant>,
+    backoff: Option<Duration>,
+    error: Option<String>,
+}
+
+impl Pool {
+    fn peer(&self, name: &PeerName) -> Rc<PeerPool> {
+        self.peers
+            .borrow_mut()
+            .entry(name.clone())
+            .or_default()
+            .clone()
+    }
+
+    /// Whether the last attempts at all of the peer's gateways failed.
+    pub(crate) fn is_unreachable(&self, peer: &Peer) -> bool {
+        let peers = self.peers.borrow();
+        let Some(pool) = peers.get(&peer.name) else {
+            return peer.gateways.is_empty();
+        };
+        pool.pick().is_none() && {
+            let dials = pool.dials.borrow();
+            peer.gateways
+                .iter()
+                .all(|gateway| dials.get(gateway).is_some_and(|dial| dial.error.is_some()))
+        }
+    }
+
+    /// A session to the peer: one that is up, or a new one. The error says why there is none.
+    pub(crate) async fn get(
+        &self,
+        worker: &Rc<Worker>,
+        peer: &Arc<Peer>,
+    ) -> Result<Rc<Link>, String> {
+        if peer.gateways.is_empty() {
+            return Err("the Peer object names no gateways to dial".to_owned());
+        }
+        let pool = self.peer(&peer.name);
+        let deadline = Instant::now() + WAIT;
+        let mut forced = false;
+        loop {
+            if let Some(link) = pool.pick() {
+                if pool.links.borrow().len() < peer.gateways.len() {
+                    pool.dial_missing(worker, peer, false);
+                }
+                return Ok(link);
+            }
+            // A client waits: one attempt is made whatever the back-off says.
+            let running = pool.dial_missing(worker, peer, !std::mem::replace(&mut forced, true));
+            if !running {
+                return Err(pool.last_error());
+            }
+            let changed = pool.changed.notified();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if timeout(left, changed).await.is_err() {
+                return Err(format!("no session within {} s", WAIT.as_secs()));
+            }
+        }
+    }
+
+    /// Dials what is not connected, without waiting.
+    pub(crate) fn warm(&self, worker: &Rc<Worker>, peer: &Arc<Peer>) {
+        self.peer(&peer.name).dial_missing(worker, peer, false);
+    }
+
+    /// All sessions.
+    pub(crate) fn links(&self) -> Vec<Rc<Link>> {
+        let peers = self.peers.borrow();
+        peers
+            .values()
+            .flat_map(|p| {
+                p.links
+                    .borrow()
+                    .iter()
+                    .map(|l| l.1.clone())
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Closes sessions to gateways that `keep` does not know any more, and idle ones.
+    pub(crate) fn prune(
+        &self,
+        keep: impl Fn(&PeerName, &HostPort) -> bool,
+        idle: Option<Duration>,
+    ) {
+        let now = Instant::now();
+        for (name, pool) in &*self.peers.borrow() {
+            for (gateway, link) in &*pool.links.borrow() {
+                if !keep(name, gateway) {
+                    link.close("the Peer object no longer names this gateway");
+                } else if idle.is_some_and(|limit| link.idle_for(now).is_some_and(|d| d > limit)) {
+                    link.close("idle");
+                }
+            }
+        }
+    }
+}
+
+impl PeerPool {
+    /// The usable session with the fewest streams; equal ones take turns.
+    fn pick(&self) -> Option<Rc<Link>> {
+        let links = self.links.borrow();
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let n = links.len();
+        (0..n)
+            .map(|i| &links[(turn.wrapping_add(i)) % n].1)
+            .filter(|link| link.is_usable())
+            .min_by_key(|link| link.stream_count())
+            .cloned()
+    }
+
+    /// Starts dials to gateways without a usable session; true if any dial is running.
+    fn dial_missing(self: &Rc<Self>, worker: &Rc<Worker>, peer: &Arc<Peer>, force: bool) -> bool {
+        let now = Instant::now();
+        let mut running = false;
+        for gateway in &peer.gateways {
+            let connected = self
+                .links
+                .borrow()
+                .iter()
+                .any(|(g, link)| g == gateway && link.is_usable());
+            let mut dials = self.dials.borrow_mut();
+            let dial = dials.entry(gateway.clone()).or_default();
+            let due = force || dial.not_before.is_none_or(|at| at <= now);
+            if !connected && !dial.running && due {
+                dial.running = true;
+                let (pool, worker) = (self.clone(), worker.clone());
+                let (peer, gateway) = (peer.clone(), gateway.clone());
+                tokio::task::spawn_local(async move {
+                    pool.dial(&worker, &peer, &gateway).await;
+                });
+            }
+            running |= dial.running;
+        }
+        running
+    }
+
+    fn last_error(&self) -> String {
+        let dials = self.dials.borrow();
+        dials
+            .values()
+            .find_map(|dial| dial.error.clone())
+            .unwrap_or_else(|| "no session".to_owned())
+    }
+
+    /// Dials one gateway and drives the session to its end.
+    async fn dial(self: Rc<Self>, worker: &Rc<Worker>, peer: &Arc<Peer>, gateway: &HostPort) {
+        let connected = Box::pin(connect(worker, peer, gateway)).await;
+        let (established, stream, resolved) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                self.dial_failed(worker, peer, gateway, error);
+                return;
+            }
+        };
+        let (link, leftover, early) = worker.link(established, stream, Side::Dialler);
+        worker
+            .shared
+            .peers
+            .up(&peer.name, Some((gateway, resolved)), &link.stats);
+        self.dials
+            .borrow_mut()
+            .insert(gateway.clone(), Dial::default());
+        self.links
+            .borrow_mut()
+            .push((gateway.clone(), link.clone()));
+        self.changed.notify_waiters();
+        tracing::info!(peer = %peer.name, gateway = %gateway, "session up");
+        let reason = worker.drive(&link, leftover, early).await;
+        tracing::info!(peer = %peer.name, gateway = %gateway, %reason, "session ended");
+        self.links
+            .borrow_mut()
+            .retain(|(_, other)| !Rc::ptr_eq(other, &link));
+        self.changed.notify_waiters();
+    }
+
+    fn dial_failed(&self, worker: &Worker, peer: &Peer, gateway: &HostPort, error: String) {
+        {
+            let mut dials = self.dials.borrow_mut();
+            let dial = dials.entry(gateway.clone()).or_default();
+            let backoff = dial
+                .backoff
+                .map_or(BACKOFF.0, |last| (last * 2).min(BACKOFF.1));
+            let jitter = rand::rng().random_range(0.75..1.25);
+            if dial.error.as_ref() != Some(&error) {
+                tracing::warn!(peer = %peer.name, gateway = %gateway, %error, "peer unreachable");
+            }
+            *dial = Dial {
+                running: false,
+                not_before: Some(Instant::now() + backoff.mul_f64(jitter)),
+                backoff: Some(backoff),
+                error: Some(error.clone()),
+            };
+        }
+        worker.shared.peers.dial_failed(&peer.name, gateway, error);
+        self.changed.notify_waiters();
+    }
+}
+
+async fn connect(
+    worker: &Worker,
+    peer: &Peer,
+    gateway: &HostPort,
+) -> Result<(tls::Established, TcpStream, SocketAddr), String> {
+    let target = (gateway.host.as_ref(), gateway.port.get());
+    let dialled = timeout(CONNECT_TIMEOUT, TcpStream::connect(target));
+    let stream = match dialled.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(format!("cannot connect to {gateway}: {error}")),
+        Err(_) => {
+            return Err(format!(
+                "no answer from {gateway} within {} s",
+                CONNECT_TIMEOUT.as_secs()
+            ));
+        }
+    };
+    let resolved = stream.peer_addr().map_err(|error| error.to_string())?;
+    socket::prepare_session(&stream).map_err(|error| error.to_string())?;
+    let credentials = worker.shared.credentials.borrow().clone();
+    let established = tls::connect(&stream, &credentials, &peer.name)
+        .await
+        .map_err(|error| {
+            worker
+                .shared
+                .metrics
+                .handshake_refused(true, error.reason());
+            format!("TLS with {gateway}: {}", crate::chain(&error))
+        })?;
+    worker.check_identity(&established.peer).inspect_err(|_| {
+        worker.shared.metrics.handshake_refused(true, "revoked");
+    })?;
+    Ok((established, stream, resolved))
+}

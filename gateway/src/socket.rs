@@ -1,0 +1,109 @@
+//! Socket options and reads that the gateway's legs share.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use rustix::net::RecvFlags;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::{io::Interest, net::TcpStream};
+
+/// How long established sessions wait for a peer whose packets stay unanswered, as TCP itself
+/// would (`TCP_USER_TIMEOUT`).
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pending connections of a listener; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A listener of which every worker has its own.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Prepares the leg to an application: no delay, keepalive, and a reset instead of an orderly end
+/// should this process die (`SO_LINGER` of zero seconds; [`end_orderly`] takes it back).
+pub(crate) fn prepare_application(socket: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(6),
+    )
+}
+
+/// Both directions ended in order: what the kernel still holds is delivered after the close.
+pub(crate) fn end_orderly(socket: &TcpStream) {
+    // A socket that is already gone needs no order any more.
+    let _ = SockRef::from(socket).set_linger(None);
+}
+
+/// Half-closes towards the application.
+pub(crate) fn shut_write(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).shutdown(std::net::Shutdown::Write)
+}
+
+/// Prepares the leg to another peer.
+pub(crate) fn prepare_session(socket: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_user_timeout(Some(PATIENCE))
+}
+
+/// Reads what is there. A short read says that nothing is left, so readiness is cleared at once
+/// and the read that would only find the socket empty is saved.
+pub(crate) fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = Err(io::ErrorKind::WouldBlock.into());
+    let room = buffer.len();
+    let tried = socket.try_io(Interest::READABLE, || {
+        let (n, _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT)?;
+        read = Ok(n);
+        if n > 0 && n < room {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            Ok(())
+        }
+    });
+    match tried {
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => read,
+    }
+}
+
+/// Reads from a socket that was just accepted, whose readiness is not known yet.
+pub(crate) fn read_now(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let (n, _) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
+    Ok(n)
+}
+
+/// Writes what the socket takes; `Ok(0)` if it takes nothing now.
+pub(crate) fn write(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    match socket.try_write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        other => other,
+    }
+}
+
+/// Like [`write`], from several pieces with one system call.
+pub(crate) fn write_vectored(socket: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    match socket.try_write_vectored(pieces) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        other => other,
+    }
+}
