@@ -1,0 +1,184 @@
+//! Pieces that clients and servers share: payload, checksums, exact errors, resets.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clusterlink_tests::report::{Amount, End};
+use crc32fast::Hasher;
+use socket2::SockRef;
+
+/// The size of one read or write.
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+/// Pseudo-random bytes that never repeat, so that a lost, doubled or swapped block changes the checksum.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    state: u64,
+}
+
+impl Payload {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    /// Fills the buffer with what comes next.
+    pub(crate) fn fill(&mut self, buffer: &mut [u8]) {
+        for word in buffer.chunks_mut(8) {
+            // The generator is splitmix64.
+            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut value = self.state;
+            value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            value ^= value >> 31;
+            word.copy_from_slice(&value.to_le_bytes()[..word.len()]);
+        }
+    }
+}
+
+/// A count with its running checksum.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    bytes: u64,
+    hasher: Hasher,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.hasher.update(bytes);
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn amount(self) -> Amount {
+        Amount {
+            bytes: self.bytes,
+            crc32: self.hasher.finalize(),
+        }
+    }
+}
+
+/// What to send, and how fast.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sending {
+    pub(crate) text: Vec<u8>,
+    pub(crate) bytes: u64,
+    pub(crate) seed: u64,
+    pub(crate) chunk: Option<usize>,
+    pub(crate) pace: Option<Duration>,
+    pub(crate) forever: bool,
+}
+
+/// Sends the text, then the payload; keeps the pace that was asked for.
+pub(crate) fn send(mut stream: &TcpStream, what: &Sending, mut tally: Tally) -> (Tally, End) {
+    if let Err(error) = stream.write_all(&what.text) {
+        return (tally, end_of(&error));
+    }
+    tally.add(&what.text);
+    let mut payload = Payload::new(what.seed);
+    let mut buffer = vec![0; what.chunk.unwrap_or(CHUNK)];
+    let mut left = what.bytes;
+    while left > 0 || what.forever {
+        let length = if what.forever {
+            buffer.len()
+        } else {
+            usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len())
+        };
+        let part = &mut buffer[..length];
+        payload.fill(part);
+        if let Err(error) = stream.write_all(part) {
+            return (tally, end_of(&error));
+        }
+        tally.add(part);
+        left = left.saturating_sub(length as u64);
+        if let Some(pace) = what.pace {
+            std::thread::sleep(pace);
+        }
+    }
+    (tally, End::Done)
+}
+
+/// When a receiver has enough, and how fast it reads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Receiving {
+    pub(crate) limit: Option<u64>,
+    pub(crate) pace: Option<Duration>,
+    pub(crate) keep: usize,
+}
+
+/// Receives until the end or the limit, and keeps the first bytes.
+pub(crate) fn receive(mut stream: &TcpStream, how: &Receiving) -> (Amount, End, Vec<u8>) {
+    let mut tally = Tally::default();
+    let mut kept = Vec::new();
+    let mut buffer = vec![0; CHUNK];
+    let end = loop {
+        let left = how.limit.map_or(u64::MAX, |limit| limit - tally.bytes());
+        if left == 0 {
+            break End::Done;
+        }
+        let room = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        match stream.read(&mut buffer[..room]) {
+            Ok(0) => break End::Eof,
+            Ok(length) => {
+                tally.add(&buffer[..length]);
+                let wanted = how.keep.saturating_sub(kept.len()).min(length);
+                kept.extend_from_slice(&buffer[..wanted]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => break end_of(&error),
+        }
+        if let Some(pace) = how.pace {
+            std::thread::sleep(pace);
+        }
+    };
+    (tally.amount(), end, kept)
+}
+
+/// Makes the close of the socket a reset.
+pub(crate) fn reset(stream: TcpStream) -> Result<()> {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .context("cannot ask for a reset")?;
+    drop(stream);
+    Ok(())
+}
+
+/// The error as the kernel named it; a time-out of the socket is one of ours.
+pub(crate) fn end_of(error: &io::Error) -> End {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut
+            if error.raw_os_error() != Some(nix::errno::Errno::ETIMEDOUT as i32) =>
+        {
+            End::Timeout
+        }
+        _ => End::Errno(error.raw_os_error().unwrap_or(-1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_payload_depends_on_the_seed_alone_and_not_on_the_buffers() {
+        let mut whole = vec![0; 4096];
+        Payload::new(7).fill(&mut whole);
+        let mut parts = vec![0; 4096];
+        let mut payload = Payload::new(7);
+        for part in parts.chunks_mut(512) {
+            payload.fill(part);
+        }
+        assert_eq!(whole, parts);
+        let mut other = vec![0; 4096];
+        Payload::new(8).fill(&mut other);
+        assert_ne!(whole, other);
+    }
+}
