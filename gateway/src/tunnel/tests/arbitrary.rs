@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use crate::tunnel::fuzzing;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_bytes_neither_panic_nor_go_over_a_bound(
