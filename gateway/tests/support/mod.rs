@@ -1,0 +1,225 @@
+//! Gateways on loopback, with origins told by the test instead of a kernel.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    num::{NonZeroU16, NonZeroUsize},
+    os::fd::BorrowedFd,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use clusterlink_gateway::{
+    Config, Gateway,
+    tls::Credentials,
+    view::{DialRules, Origin, Origins, View},
+};
+use clusterlink_model::{
+    Action, Backend, Client, Endpoint, Export, HostPort, Import, Labels, LbScheme, LocalPeer,
+    ObjectName, Peer, PeerName, Policy, PolicyName, Selector, Snapshot, Source, policy::PolicySet,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use tokio::sync::watch;
+
+/// A certificate authority.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    /// Writes the three files of a peer.
+    pub(crate) fn issue(&self, name: &str, dir: &Path) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(dir.join("cert.pem"), certificate.pem()).unwrap();
+        std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(dir.join("ca.pem"), &self.pem).unwrap();
+    }
+}
+
+/// Says of every connection that it came from the host and wants import 1, unless told otherwise.
+#[derive(Default)]
+pub(crate) struct FixedOrigins {
+    pub(crate) client: Mutex<Option<Client>>,
+}
+
+impl Origins for FixedOrigins {
+    fn origin(&self, _socket: BorrowedFd<'_>) -> io::Result<Option<Origin>> {
+        Ok(Some(Origin {
+            import: 1,
+            destination: "10.114.0.1:80".parse().unwrap(),
+            cgroup: 1,
+            cookie: 1,
+            same_namespace: true,
+        }))
+    }
+
+    fn client(&self, _origin: &Origin, _source: SocketAddr) -> Client {
+        self.client.lock().unwrap().clone().unwrap_or(Client::Host)
+    }
+}
+
+/// A gateway with what it was started with.
+pub(crate) struct Node {
+    pub(crate) gateway: Gateway,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) origins: Arc<FixedOrigins>,
+    pub(crate) steering: SocketAddr,
+    _certs: tempfile::TempDir,
+    _credentials: watch::Sender<Arc<Credentials>>,
+}
+
+impl Node {
+    pub(crate) fn start(authority: &Authority, name: &str, workers: usize) -> Self {
+        let certs = tempfile::tempdir().unwrap();
+        authority.issue(name, certs.path());
+        let credentials = Credentials::load(certs.path(), 1).unwrap();
+        let (credentials, credentials_receiver) = watch::channel(Arc::new(credentials));
+        let local = LocalPeer {
+            name: PeerName::new(name).unwrap(),
+            labels: Labels::new(),
+        };
+        let (view, view_receiver) = watch::channel(Arc::new(View::not_ready(local)));
+        let origins = Arc::new(FixedOrigins::default());
+        let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let steering = reserved.local_addr().unwrap();
+        drop(reserved);
+        let config = Config {
+            workers: NonZeroUsize::new(workers).unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            steering: vec![steering],
+            software: "test".to_owned(),
+        };
+        let mut registry = prometheus_client::registry::Registry::default();
+        let gateway = Gateway::start(
+            config,
+            credentials_receiver,
+            view_receiver,
+            origins.clone(),
+            &mut registry,
+        )
+        .unwrap();
+        Self {
+            gateway,
+            view,
+            origins,
+            steering,
+            _certs: certs,
+            _credentials: credentials,
+        }
+    }
+
+    /// Replaces the snapshot by what `build` makes of the present one.
+    pub(crate) fn change(&self, build: impl FnOnce(&mut Snapshot)) {
+        self.view.send_modify(|view| {
+            let mut next = (**view).clone();
+            let mut snapshot = (*next.snapshot).clone();
+            build(&mut snapshot);
+            next.generation += 1;
+            next.ready = true;
+            next.dial_rules = DialRules { allow_local: true };
+            next.policies = Arc::new(PolicySet::new(snapshot.policies.values().cloned()));
+            let ids: HashMap<_, _> = (1..).zip(snapshot.imports.keys().cloned()).collect();
+            next.import_ids = Arc::new(ids);
+            next.snapshot = Arc::new(snapshot);
+            *view = Arc::new(next);
+        });
+    }
+}
+
+pub(crate) fn service() -> ObjectName {
+    ObjectName::new("default", "web")
+}
+
+pub(crate) fn allow_all(snapshot: &mut Snapshot) {
+    let name = PolicyName::Privileged("allow-all".into());
+    let policy = Policy {
+        name: name.clone(),
+        action: Action::Allow,
+        from: vec![Selector::default()],
+        to: vec![Selector::default()],
+    };
+    snapshot.policies.insert(name, Arc::new(policy));
+}
+
+pub(crate) fn export(snapshot: &mut Snapshot, backends: &[SocketAddr]) {
+    let endpoints = backends.iter().map(|address| Endpoint {
+        address: *address,
+        node: None,
+        zone: None,
+    });
+    let export = Export {
+        name: service(),
+        labels: Labels::new(),
+        backend: Backend::Endpoints(endpoints.collect()),
+    };
+    snapshot.exports.insert(service(), Arc::new(export));
+}
+
+pub(crate) fn import(snapshot: &mut Snapshot, scheme: LbScheme, peers: &[(&str, SocketAddr)]) {
+    let mut sources = Vec::new();
+    for (name, address) in peers {
+        let name = PeerName::new(name).unwrap();
+        sources.push(Source {
+            peer: name.clone(),
+            export: service(),
+        });
+        let gateway = HostPort {
+            host: address.ip().to_string().into(),
+            port: NonZeroU16::new(address.port()).unwrap(),
+        };
+        let peer = Peer {
+            name: name.clone(),
+            gateways: vec![gateway],
+            labels: None,
+            not_issued_before: None,
+        };
+        snapshot.peers.insert(name, Arc::new(peer));
+    }
+    let import = Import {
+        name: service(),
+        labels: Labels::new(),
+        addresses: vec!["10.114.0.1".parse().unwrap()],
+        port: NonZeroU16::new(80).unwrap(),
+        target_port: None,
+        sources,
+        scheme,
+    };
+    snapshot.imports.insert(service(), Arc::new(import));
+}
+
+/// Polls until `check` holds.
+pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !check() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "not within 10 s: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
