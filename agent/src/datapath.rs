@@ -27,7 +27,7 @@ mod memory;
 
 pub use cgroup::{cgroup_id, cgroup2_mount};
 pub use error::DatapathError;
-pub use memory::MemoryDatapath;
+pub use memory::{MemoryDatapath, Write};
 
 /// The class of clients that nothing is known of: the gateway judges them.
 pub const CLASS_UNKNOWN: u32 = 0;

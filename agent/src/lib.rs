@@ -1,3 +1,25 @@
 //! The node agent: what a node knows, and what it tells its kernel and its gateway.
+//!
+//! ```text
+//! controller ──Update──▶ state ──▶ datapath (kernel tables)
+//!                          ├─────▶ View ──▶ gateway
+//!                          └─────▶ host (routes, addresses, names)
+//! admin ◀── status, flows, metrics
+//! ```
 
 pub mod datapath;
+mod file;
+pub mod host;
+pub mod state;
+
+/// An error with everything that caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,531 @@
+//! What this node believes, kept by one writer: updates of the controller become a [`View`] for
+//! the gateway and tables for the kernel.
+//!
+//! ```text
+//! Update ─▶ Snapshot ─▶ what changed ─▶ numbers, classes, verdicts
+//!                                          │
+//!             kernel: denials ─▶ View ─▶ kernel: identities, permissions, services
+//! ```
+//! Only what changed is computed and written again.
+
+mod cgroups;
+mod classes;
+mod identities;
+mod numbers;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod verdicts;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
+
+use clusterlink_gateway::view::{DialRules, View};
+use clusterlink_model::{
+    Import, Labels, LocalPeer, ObjectName, PeerName, PolicyName, Resource, ResourceKey, Snapshot,
+    Update, Workload, policy::PolicySet,
+};
+use tokio::sync::watch;
+use tracing::error;
+
+use self::{
+    cgroups::Cgroups,
+    classes::Classes,
+    identities::Identities,
+    numbers::ImportNumbers,
+    tables::{Desired, Tables, Touched},
+};
+pub use self::{identities::NodeOrigins, numbers::NumbersError};
+use crate::datapath::{CLASS_UNKNOWN, Datapath, DatapathError};
+
+/// What does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The peer of this node.
+    pub local: LocalPeer,
+    /// Whether callers without a Peer object are refused.
+    pub require_listed_peers: bool,
+    /// Which addresses may be dialled as backends.
+    pub dial_rules: DialRules,
+    /// Where cgroup v2 is mounted; the workloads' cgroups are relative to it.
+    pub cgroup_root: PathBuf,
+    /// The subtree whose connects are steered.
+    pub steered: PathBuf,
+    /// Where import numbers are kept.
+    pub state_dir: PathBuf,
+}
+
+/// The state could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The import numbers could not be read.
+    #[error(transparent)]
+    Numbers(#[from] NumbersError),
+    /// What an earlier process left in the kernel could not be taken over.
+    #[error("cannot take over the kernel tables")]
+    Tables(#[source] DatapathError),
+}
+
+/// What is wrong with the node's own part, for the status.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateReport {
+    /// One sentence per problem.
+    pub problems: Vec<String>,
+    /// Workloads that are told apart by their cgroup now.
+    pub identified: usize,
+    /// Cgroups without an identity, since their workload is gone.
+    pub tombstones: usize,
+    /// Identity classes in use, the host's included.
+    pub classes: usize,
+}
+
+/// The state of a node.
+pub struct State {
+    config: Config,
+    local: Arc<LocalPeer>,
+    snapshot: Arc<Snapshot>,
+    policies: Arc<PolicySet>,
+    numbers: ImportNumbers,
+    numbers_error: Option<String>,
+    import_ids: Arc<HashMap<u32, ObjectName>>,
+    remote_labels: BTreeMap<PeerName, Arc<Labels>>,
+    peer_labels: Arc<BTreeMap<PeerName, Arc<Labels>>>,
+    cgroups: Cgroups,
+    classes: Classes,
+    desired: Desired,
+    tables: Tables,
+    identities: identities::Shared,
+    conflicts: Vec<String>,
+    generation: u64,
+    ready: bool,
+    view: watch::Sender<Arc<View>>,
+}
+
+/// What an update changed.
+#[derive(Default)]
+struct Changes {
+    /// Imports whose verdicts have to be computed again.
+    judged: BTreeSet<ObjectName>,
+    /// Imports that are new, changed or gone, as they were before.
+    imports: BTreeMap<ObjectName, Option<Arc<Import>>>,
+    peers: bool,
+    policies: bool,
+    workloads: bool,
+    touched: Touched,
+}
+
+impl State {
+    /// Takes over what an earlier process left in `datapath`; nothing is allowed until the first
+    /// complete update.
+    pub fn new(config: Config, datapath: &Arc<dyn Datapath>) -> Result<Self, StateError> {
+        let numbers = ImportNumbers::open(&config.state_dir)?;
+        let known = |number| numbers.is_known(number);
+        let tables = Tables::take_over(datapath.clone(), known).map_err(StateError::Tables)?;
+        let mut cgroups = Cgroups::new(config.cgroup_root.clone());
+        cgroups.take_over(tables.identities().collect());
+        let local = Arc::new(config.local.clone());
+        let (view, _) = watch::channel(Arc::new(View::not_ready(config.local.clone())));
+        Ok(Self {
+            local,
+            snapshot: Arc::default(),
+            policies: Arc::default(),
+            numbers,
+            numbers_error: None,
+            import_ids: Arc::default(),
+            remote_labels: BTreeMap::new(),
+            peer_labels: Arc::default(),
+            cgroups,
+            classes: Classes::new(),
+            desired: Desired::default(),
+            tables,
+            identities: identities::Shared::default(),
+            conflicts: Vec::new(),
+            generation: 0,
+            ready: false,
+            view,
+            config,
+        })
+    }
+
+    /// The view as it changes.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// What the gateway asks about accepted connections.
+    pub fn origins(&self, datapath: Arc<dyn Datapath>) -> NodeOrigins {
+        NodeOrigins::new(datapath, self.identities.clone())
+    }
+
+    /// Applies an update of the controller.
+    pub fn apply(&mut self, update: Update) {
+        let old = self.snapshot.clone();
+        let first = !self.ready && update.complete;
+        let keys = keys_of(&update, &old);
+        let mut snapshot = Snapshot::clone(&old);
+        snapshot.apply(update);
+        self.snapshot = Arc::new(snapshot);
+        self.ready |= first;
+        let mut changes = Changes::default();
+        for key in keys {
+            self.note_change(&key, &old, &mut changes);
+        }
+        if first {
+            // What an earlier process steered and this snapshot does not name goes; what it does
+            // not know any more is judged by the gateway until its directory goes.
+            changes.touched.services.extend(self.tables.services());
+            changes.touched.identities.extend(self.tables.identities());
+            changes.workloads = true;
+            let now = Instant::now();
+            let gone = self
+                .numbers
+                .imports()
+                .filter(|name| !self.snapshot.imports.contains_key(*name));
+            for name in gone.cloned().collect::<Vec<_>>() {
+                self.numbers.release(&name, now);
+            }
+        }
+        self.commit(changes);
+    }
+
+    /// What peers say of themselves, in force where their Peer object has no labels.
+    pub fn set_remote_labels(&mut self, labels: BTreeMap<PeerName, Arc<Labels>>) {
+        if labels == self.remote_labels {
+            return;
+        }
+        let mut changes = Changes {
+            peers: true,
+            ..Changes::default()
+        };
+        let changed: BTreeSet<&PeerName> = (labels.keys().chain(self.remote_labels.keys()))
+            .filter(|peer| labels.get(*peer) != self.remote_labels.get(*peer))
+            .collect();
+        for import in self.snapshot.imports.values() {
+            if import
+                .sources
+                .iter()
+                .any(|source| changed.contains(&source.peer))
+            {
+                changes.judged.insert(import.name.clone());
+            }
+        }
+        self.remote_labels = labels;
+        self.commit(changes);
+    }
+
+    /// To be called a few times a second: looks for cgroups that came or went, tries failed
+    /// writes again, and frees import numbers.
+    pub fn tick(&mut self, now: Instant) {
+        self.numbers.wake(now);
+        let changed = self.cgroups.scan();
+        if (changed && self.ready) || self.tables.has_failed() {
+            self.commit(Changes {
+                workloads: changed,
+                ..Changes::default()
+            });
+        }
+    }
+
+    /// What is wrong, and a few sizes.
+    pub fn report(&self) -> StateReport {
+        let mut problems = self.conflicts.clone();
+        problems.extend(self.numbers_error.clone());
+        problems.extend(self.tables.error().map(str::to_owned));
+        for (name, path) in self.cgroups.paths() {
+            if !path.starts_with(&self.config.steered) {
+                problems.push(format!(
+                    "Pod {name}: cgroup {} is outside of {}, whose connects are steered; move it or start with another --cgroup",
+                    path.display(),
+                    self.config.steered.display()
+                ));
+            }
+        }
+        for (name, path) in self.cgroups.missing() {
+            problems.push(format!(
+                "Pod {name}: cgroup {} does not exist (yet); its processes cannot be told apart",
+                path.display()
+            ));
+        }
+        StateReport {
+            problems,
+            identified: self
+                .desired
+                .identities
+                .values()
+                .filter(|&&class| class != 0)
+                .count(),
+            tombstones: self.cgroups.tombstones().count(),
+            classes: self.classes.all().len(),
+        }
+    }
+
+    fn note_change(&mut self, key: &ResourceKey, old: &Snapshot, changes: &mut Changes) {
+        let new = &self.snapshot;
+        match key {
+            ResourceKey::Import(name) => {
+                let (before, after) = (old.imports.get(name), new.imports.get(name));
+                if before != after {
+                    changes.imports.insert(name.clone(), before.cloned());
+                }
+            }
+            ResourceKey::Peer(name) => {
+                if old.peers.get(name) != new.peers.get(name) {
+                    changes.peers = true;
+                    let affected = new
+                        .imports
+                        .values()
+                        .filter(|import| import.sources.iter().any(|source| source.peer == *name));
+                    changes
+                        .judged
+                        .extend(affected.map(|import| import.name.clone()));
+                }
+            }
+            ResourceKey::Policy(name) => {
+                if old.policies.get(name) != new.policies.get(name) {
+                    changes.policies = true;
+                    let affected = new.imports.keys().filter(|import| match name {
+                        PolicyName::Privileged(_) => true,
+                        PolicyName::Namespaced(policy) => policy.namespace == import.namespace,
+                    });
+                    changes.judged.extend(affected.cloned());
+                }
+            }
+            ResourceKey::Workload(name) => {
+                let after = new.workloads.get(name);
+                if old.workloads.get(name) != after {
+                    changes.workloads = true;
+                    self.cgroups
+                        .declare(name, after.map(|workload| &**workload));
+                }
+            }
+            ResourceKey::Export(_) => {}
+        }
+    }
+
+    fn commit(&mut self, mut changes: Changes) {
+        if changes.policies {
+            self.policies = Arc::new(PolicySet::new(self.snapshot.policies.values().cloned()));
+        }
+        if changes.peers {
+            self.peer_labels = Arc::new(self.labels_in_force());
+        }
+        self.update_imports(&mut changes);
+        let fresh = if changes.workloads {
+            self.update_identities(&mut changes.touched)
+        } else {
+            BTreeSet::new()
+        };
+        let fresh: BTreeSet<u32> = if self.desired.rows.is_empty() {
+            self.classes.all().keys().copied().collect()
+        } else {
+            fresh
+        };
+        verdicts::update(
+            &mut self.desired.rows,
+            &verdicts::Inputs {
+                local: &self.local,
+                snapshot: &self.snapshot,
+                policies: &self.policies,
+                peer_labels: &self.peer_labels,
+                numbers: &self.numbers,
+                classes: self.classes.all(),
+            },
+            &changes.judged,
+            &fresh,
+            &mut changes.touched,
+        );
+        self.generation += 1;
+        let view = Arc::new(View {
+            generation: self.generation,
+            ready: self.ready,
+            local: self.local.clone(),
+            snapshot: self.snapshot.clone(),
+            policies: self.policies.clone(),
+            import_ids: self.import_ids.clone(),
+            peer_labels: self.peer_labels.clone(),
+            require_listed_peers: self.config.require_listed_peers,
+            dial_rules: self.config.dial_rules,
+        });
+        let table = changes.workloads.then(|| Arc::new(self.identity_table()));
+        self.tables.commit(&self.desired, changes.touched, || {
+            if let Some(table) = table {
+                self.identities.store(table);
+            }
+            self.view.send_replace(view);
+        });
+        self.forget_unused_classes();
+    }
+
+    /// Numbers, addresses and bits of imports that are new, changed or gone.
+    fn update_imports(&mut self, changes: &mut Changes) {
+        if changes.imports.is_empty() {
+            return;
+        }
+        // First all that goes, then all that comes: an address may pass from one import to another.
+        for (name, before) in &changes.imports {
+            let Some(number) = self.numbers.number(name) else {
+                continue;
+            };
+            for address in before.iter().flat_map(|import| addresses(import)) {
+                if self.desired.services.get(&address) == Some(&number) {
+                    self.desired.services.remove(&address);
+                    changes.touched.services.insert(address);
+                }
+            }
+            if !self.snapshot.imports.contains_key(name) {
+                self.numbers.release(name, Instant::now());
+                verdicts::clear(&mut self.desired.rows, number, &mut changes.touched);
+            }
+        }
+        let mut new_numbers = false;
+        for name in changes.imports.keys() {
+            let Some(import) = self.snapshot.imports.get(name) else {
+                continue;
+            };
+            let (number, new) = self.numbers.take(name);
+            new_numbers |= new;
+            for address in addresses(import) {
+                self.desired.services.insert(address, number);
+                changes.touched.services.insert(address);
+            }
+        }
+        changes.judged.extend(changes.imports.keys().cloned());
+        if new_numbers {
+            self.numbers_error = self.numbers.save().err().map(|error| {
+                let text = crate::chain(&error);
+                error!(
+                    error = text,
+                    "import numbers are not kept; a restart would steer anew"
+                );
+                text
+            });
+        }
+        let ids = self.snapshot.imports.keys();
+        let ids = ids.filter_map(|name| Some((self.numbers.number(name)?, name.clone())));
+        self.import_ids = Arc::new(ids.collect());
+    }
+
+    /// Classes and kernel identities of the workloads; returns the classes that are new.
+    fn update_identities(&mut self, touched: &mut Touched) -> BTreeSet<u32> {
+        self.cgroups.scan();
+        self.conflicts.clear();
+        let mut identities: HashMap<u64, u32> = self
+            .cgroups
+            .tombstones()
+            .map(|id| (id, CLASS_UNKNOWN))
+            .collect();
+        let mut fresh = BTreeSet::new();
+        for (id, workloads) in self.claims() {
+            let class = match &workloads[..] {
+                [workload] => {
+                    let (class, new) = self.classes.of(&workload.attributes);
+                    fresh.extend(new.then_some(class));
+                    class
+                }
+                _ => {
+                    let names: Vec<_> = workloads.iter().map(|w| w.name.to_string()).collect();
+                    self.conflicts.push(format!(
+                        "Pods {} name the same cgroup {}; none of them is believed, give each its own",
+                        names.join(", "),
+                        workloads[0].cgroup.as_deref().unwrap_or_default()
+                    ));
+                    CLASS_UNKNOWN
+                }
+            };
+            identities.insert(id, class);
+        }
+        let changed = (identities.keys().chain(self.desired.identities.keys()))
+            .filter(|id| identities.get(id) != self.desired.identities.get(id));
+        touched.identities.extend(changed);
+        self.desired.identities = identities;
+        fresh
+    }
+
+    /// The workloads of each cgroup that exists.
+    fn claims(&self) -> BTreeMap<u64, Vec<Arc<Workload>>> {
+        let mut claims: BTreeMap<u64, Vec<Arc<Workload>>> = BTreeMap::new();
+        for (name, workload) in &self.snapshot.workloads {
+            if let Some(id) = self.cgroups.id(name) {
+                claims.entry(id).or_default().push(workload.clone());
+            }
+        }
+        claims
+    }
+
+    fn identity_table(&self) -> Identities {
+        let mut table = Identities::default();
+        table
+            .cgroups
+            .extend(self.cgroups.tombstones().map(|id| (id, None)));
+        for (id, mut workloads) in self.claims() {
+            let only = if workloads.len() == 1 {
+                workloads.pop()
+            } else {
+                None
+            };
+            table.cgroups.insert(id, only);
+        }
+        for workload in self.snapshot.workloads.values() {
+            for address in &workload.addresses {
+                (table.addresses.entry(address.to_canonical()))
+                    .and_modify(|several| *several = None)
+                    .or_insert_with(|| Some(workload.clone()));
+            }
+        }
+        for (name, path) in self.cgroups.paths() {
+            if let Some(workload) = self.snapshot.workloads.get(name) {
+                table.directories.push((path.to_owned(), workload.clone()));
+            }
+        }
+        table
+    }
+
+    /// A class without workloads loses its verdicts, and its number may be given again.
+    fn forget_unused_classes(&mut self) {
+        let used: BTreeSet<u32> = self.desired.identities.values().copied().collect();
+        let unused = self.classes.retain(&used);
+        if unused.is_empty() {
+            return;
+        }
+        let mut touched = Touched::default();
+        for class in unused {
+            let row = self.desired.rows.remove(&class).unwrap_or_default();
+            touched
+                .blocks
+                .extend((0..row.len() as u32).map(|block| (class, block)));
+        }
+        self.tables.commit(&self.desired, touched, || {});
+    }
+
+    fn labels_in_force(&self) -> BTreeMap<PeerName, Arc<Labels>> {
+        let mut labels = self.remote_labels.clone();
+        for (name, peer) in &self.snapshot.peers {
+            if let Some(own) = &peer.labels {
+                labels.insert(name.clone(), Arc::new(own.clone()));
+            }
+        }
+        labels
+    }
+}
+
+fn addresses(import: &Import) -> impl Iterator<Item = SocketAddr> {
+    import
+        .addresses
+        .iter()
+        .map(|&address| SocketAddr::new(address, import.port.get()))
+}
+
+/// Everything that an update may change.
+fn keys_of(update: &Update, old: &Snapshot) -> BTreeSet<ResourceKey> {
+    let mut keys: BTreeSet<ResourceKey> = update.upserts.iter().map(Resource::key).collect();
+    keys.extend(update.removals.iter().cloned());
+    if update.complete {
+        keys.extend(old.to_update().upserts.iter().map(Resource::key));
+    }
+    keys
+}
