@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The controller: reads manifests as watcher events, checks them, translates them to the model,
+//! and hands every subscriber a complete snapshot and then what changed.
+//!
+//! ```text
+//! Source (directory, API server) ─▶ index task ─▶ Subscription: resources for agents
+//!                                       └───────▶ ControllerStatus: conditions for people
+//! ```
+//! [`start`] runs it in the current process; what it remembers over restarts (the imports' leases
+//! and the last valid denies) is in the state directory.
+#![forbid(unsafe_code)]
+
+mod config;
+mod index;
+mod leases;
+mod publish;
+mod run;
+pub mod source;
+mod state_file;
+pub mod status;
+mod translate;
+mod valid_denies;
+
+pub use config::Config;
+pub use publish::Subscription;
+pub use run::{Error, Handle, start};
+pub use state_file::StateFileError;
+pub use status::ControllerStatus;

@@ -1,0 +1,222 @@
+//! Imports that are to be translated again, and the leases that they hold.
+
+use std::{collections::BTreeMap, error::Error, num::NonZeroU16, sync::Arc};
+
+use clusterlink_crds::conditions::{IMPORT_SERVICE_VALID, IMPORT_TARGET_PORT_VALID, reasons};
+use clusterlink_model::{Import, ObjectName, Resource, ResourceKey, lease::PortRefused};
+use jiff::Timestamp;
+
+use super::{Index, Settled};
+use crate::{
+    state_file::StateFileError,
+    status::{Finding, ImportStatus, dated},
+    translate::{backend, import},
+};
+
+/// What an Import becomes.
+struct Judged {
+    object: Arc<clusterlink_crds::Import>,
+    /// `None` if it is not handed out.
+    import: Option<Import>,
+    findings: Vec<Finding>,
+}
+
+impl Index {
+    pub(super) fn settle_imports(&mut self, now: Timestamp, settled: &mut Settled) {
+        let mut judged: BTreeMap<ObjectName, Option<Judged>> = BTreeMap::new();
+        while !self.dirty.imports.is_empty() {
+            let mut names: Vec<_> = std::mem::take(&mut self.dirty.imports)
+                .into_iter()
+                .collect();
+            names.sort_by_cached_key(|name| self.turn(name));
+            for name in names {
+                let result = self.judge_import(&name);
+                self.dirty
+                    .exports
+                    .extend(self.exports_by_host.get(&name).cloned());
+                judged.insert(name, result);
+            }
+            // What was freed may be what others wait for.
+            self.dirty.imports.extend(self.leases.take_woken());
+        }
+        if let Err(error) = self.leases.save() {
+            settled.retry = true;
+            self.withhold_unsaved(&mut judged, &error);
+        }
+        let mut board = self.status.lock();
+        for (name, judged) in judged {
+            let key = ResourceKey::Import(name.clone());
+            let Some(Judged {
+                object,
+                import,
+                findings,
+            }) = judged
+            else {
+                settled.changes.push((key, None));
+                board.imports.set(name, None);
+                continue;
+            };
+            let before = board.imports.get(&name);
+            let status = ImportStatus {
+                name: name.clone(),
+                port: object.spec.port,
+                addresses: import
+                    .as_ref()
+                    .map_or_else(Vec::new, |import| import.addresses.clone()),
+                scheme: import::scheme(object.spec.lb_scheme),
+                target_port: import
+                    .as_ref()
+                    .and_then(|import| import.target_port)
+                    .map(NonZeroU16::get),
+                sources: import::sources(&object),
+                conditions: dated(
+                    findings,
+                    before.map_or(&[], |status| &status.conditions),
+                    now,
+                    object.metadata.generation,
+                ),
+                stale: false,
+            };
+            settled
+                .changes
+                .push((key, import.map(|import| Resource::Import(import.into()))));
+            board.imports.set(name, Some(status));
+        }
+    }
+
+    /// In which order Imports get leases: those first that only give theirs back, then those that
+    /// ask for a certain port, and among them the oldest.
+    fn turn(&self, name: &ObjectName) -> (u8, u64, ObjectName) {
+        let Some(object) = self.imports.get(name) else {
+            return (0, 0, name.clone());
+        };
+        let explicit = object.spec.target_port.is_some_and(|port| port != 0);
+        (if explicit { 1 } else { 2 }, age(object), name.clone())
+    }
+
+    fn judge_import(&mut self, name: &ObjectName) -> Option<Judged> {
+        let Some(object) = self.imports.get(name) else {
+            if self.leases.is_from_before(name)
+                && self.may_be_unreadable("Import", &name.to_string())
+            {
+                self.held_imports.insert(name.clone());
+            } else {
+                self.leases.release(name);
+            }
+            return None;
+        };
+        let object = Arc::clone(object);
+        self.leases.seen(name);
+        let foreign_service = self
+            .services
+            .get(name)
+            .is_some_and(|service| !backend::is_ours(service));
+        if let Some(finding) = import::unfit(name, &object, foreign_service) {
+            self.leases.release(name);
+            return Some(Judged {
+                object,
+                import: None,
+                findings: vec![finding],
+            });
+        }
+        let (addresses, leased) = self.leases.addresses(name);
+        let service_finding = match leased {
+            Ok(()) => Finding::valid(IMPORT_SERVICE_VALID, ""),
+            Err(error) => Finding::invalid(
+                IMPORT_SERVICE_VALID,
+                reasons::ADDRESSES_EXHAUSTED,
+                format!("Import {name}: {error}"),
+            ),
+        };
+        let (target_port, port_finding) = self.lease_target_port(name, &object);
+        let import = if addresses.is_empty() {
+            None
+        } else {
+            import::translate(name, &object, addresses, target_port)
+        };
+        Some(Judged {
+            object,
+            import,
+            findings: vec![service_finding, port_finding],
+        })
+    }
+
+    fn lease_target_port(
+        &mut self,
+        name: &ObjectName,
+        object: &clusterlink_crds::Import,
+    ) -> (Option<NonZeroU16>, Finding) {
+        let requested = object.spec.target_port.and_then(NonZeroU16::new);
+        match self.leases.target_port(name, age(object), requested) {
+            Ok(port) => {
+                let mut finding = Finding::valid(IMPORT_TARGET_PORT_VALID, "");
+                if requested.is_none() {
+                    finding.reason = reasons::TARGET_PORT_ALLOCATED;
+                }
+                (Some(port), finding)
+            }
+            Err(error) => {
+                let reason = match error {
+                    PortRefused::System { .. }
+                    | PortRefused::NodePort { .. }
+                    | PortRefused::Agent { .. } => reasons::TARGET_PORT_RESERVED,
+                    PortRefused::InUse { .. } => reasons::TARGET_PORT_IN_USE,
+                    PortRefused::Held { .. } => reasons::TARGET_PORT_CONFLICT,
+                    PortRefused::Exhausted { .. } => reasons::TARGET_PORTS_EXHAUSTED,
+                };
+                let message = format!("Import {name}: {error}");
+                (
+                    None,
+                    Finding::invalid(IMPORT_TARGET_PORT_VALID, reason, message),
+                )
+            }
+        }
+    }
+
+    /// A lease that is not stored could be another Import's after a restart: it may not be used.
+    fn withhold_unsaved(
+        &mut self,
+        judged: &mut BTreeMap<ObjectName, Option<Judged>>,
+        error: &StateFileError,
+    ) {
+        let mut cause = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            cause = format!("{cause}: {error}");
+            source = error.source();
+        }
+        tracing::error!(error = %cause, "cannot store leases");
+        let unsaved = self.leases.unsaved();
+        for name in unsaved.addresses.union(&unsaved.ports) {
+            let Some(Some(judged)) = judged.get_mut(name) else {
+                continue;
+            };
+            let finding = |kind| {
+                let message = format!(
+                    "Import {name}: its lease is not stored, so it is not used yet: {cause}"
+                );
+                Finding::invalid(kind, reasons::LEASE_NOT_STORED, message)
+            };
+            if unsaved.addresses.contains(name) {
+                judged.import = None;
+                judged.findings = vec![finding(IMPORT_SERVICE_VALID)];
+            } else if let Some(import) = &mut judged.import {
+                import.target_port = None;
+                judged
+                    .findings
+                    .retain(|finding| finding.kind != IMPORT_TARGET_PORT_VALID);
+                judged.findings.push(finding(IMPORT_TARGET_PORT_VALID));
+            }
+            self.dirty.imports.insert(name.clone());
+        }
+    }
+}
+
+/// When an Import was made, as far as its manifest says: of two that want one port the older
+/// counts, else the one whose name comes first.
+fn age(object: &clusterlink_crds::Import) -> u64 {
+    let created = object.metadata.creation_timestamp.as_ref();
+    created
+        .and_then(|time| u64::try_from(time.0.as_second()).ok())
+        .unwrap_or_default()
+}
