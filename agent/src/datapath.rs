@@ -19,14 +19,23 @@ use std::{
 
 use clusterlink_gateway::view::Origin;
 
-#[allow(dead_code, reason = "used by the kernel datapath")]
+mod attach;
+mod bpffs;
 mod cgroup;
-#[allow(dead_code, reason = "used by the kernel datapath")]
+mod clock;
 mod error;
+mod kernel;
 mod memory;
+mod object;
+mod overlap;
+mod pins;
+mod probe;
+mod sys;
+mod tables;
 
 pub use cgroup::{cgroup_id, cgroup2_mount};
 pub use error::DatapathError;
+pub use kernel::{KernelDatapath, cleanup};
 pub use memory::{MemoryDatapath, Write};
 
 /// The class of clients that nothing is known of: the gateway judges them.

@@ -24,6 +24,24 @@ pub fn cgroup_id(path: &Path) -> io::Result<u64> {
     Ok(metadata.ino())
 }
 
+/// The cgroup of this process, as a directory under the mount; the mount itself if it cannot be seen
+/// from here (as in a container with a cgroup namespace of its own).
+pub(super) fn own_cgroup(mount: &Path) -> Result<PathBuf, DatapathError> {
+    let path = "/proc/self/cgroup";
+    let text =
+        fs::read_to_string(path).map_err(|source| DatapathError::path("read", path, source))?;
+    let own = text
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .unwrap_or("/");
+    let directory = mount.join(own.trim_start_matches('/'));
+    Ok(if directory.is_dir() {
+        directory
+    } else {
+        mount.to_owned()
+    })
+}
+
 /// One line of mountinfo, in so far as we need it.
 pub(super) struct Mount {
     /// The directory.

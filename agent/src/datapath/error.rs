@@ -137,17 +137,25 @@ pub enum DatapathError {
         source: io::Error,
     },
 
+    /// A connect of our own could not be made.
+    #[error("cannot make a probe connect to {address}")]
+    ProbeConnect {
+        /// Where the probe should have connected to.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+
     /// A connect of our own was not seen by the hooks.
     #[error(
-        "a probe connect to {address} was not seen by the hooks on {cgroup}: {reason}; on a hybrid cgroup host before Linux 5.15, net_cls or net_prio may have switched cgroup v2 off for sockets"
+        "a probe connect to {address} was not seen by the hooks on {cgroup}: on a hybrid cgroup host before Linux 5.15, net_cls or net_prio may have switched cgroup v2 off for sockets"
     )]
     Probe {
         /// Where the probe connected to.
         address: SocketAddr,
         /// The cgroup whose hooks should have seen it.
         cgroup: PathBuf,
-        /// What happened instead.
-        reason: String,
     },
 }
 
