@@ -1,0 +1,117 @@
+//! `cargo xtask test`: everything that can be tested on one machine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{release, setup, step, workspace};
+
+/// What to leave out.
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// Leaves out what needs root and BPF: the stories and the tests of the datapath.
+    #[arg(long)]
+    fast: bool,
+    /// Runs only the tests whose names contain this.
+    filter: Option<String>,
+}
+
+/// How long the kernel may take to free what nobody holds any more.
+const SETTLING: Duration = Duration::from_secs(10);
+
+impl Test {
+    pub(crate) fn run(&self) -> Result<()> {
+        let missing = setup::missing_privileges();
+        if self.fast {
+            setup::ensure(&setup::BUILD)?;
+            return step::openly("unit and property tests", &mut self.units(false));
+        }
+        if !missing.is_empty() {
+            // Told first, and again by the exit code, since the tests that can run take minutes.
+            eprintln!("{}", setup::explain(&missing));
+            setup::ensure(&setup::BUILD)?;
+            step::openly("unit and property tests", &mut self.units(false))?;
+            bail!(
+                "the stories were not run: this machine lacks {}; `cargo xtask test --fast` leaves them out",
+                missing.join(" and ")
+            );
+        }
+        setup::ensure(&setup::RUN)?;
+        step::openly("unit and property tests", &mut self.units(true))?;
+        let clusterlink = release::clusterlink()?;
+        let clt = release::harness()?.join("clt");
+        let before = listing(&clt)?;
+        step::openly("stories", &mut self.stories(&clusterlink))?;
+        let start = Instant::now();
+        loop {
+            let after = listing(&clt)?;
+            if after == before {
+                return Ok(());
+            }
+            if start.elapsed() > SETTLING {
+                bail!(
+                    "the stories left this machine changed; new: {:#?}, gone: {:#?}",
+                    after.difference(&before).collect::<Vec<_>>(),
+                    before.difference(&after).collect::<Vec<_>>()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn units(&self, privileged: bool) -> Command {
+        let mut cargo = workspace::cargo();
+        cargo.arg("test").args(&self.filter);
+        if privileged {
+            // The tests of the datapath fail where they cannot run, instead of saying so.
+            cargo.env("CLUSTERLINK_REQUIRE_PRIVILEGES", "1");
+        }
+        cargo
+    }
+
+    fn stories(&self, clusterlink: &Path) -> Command {
+        let mut cargo = workspace::cargo();
+        cargo.args([
+            "test",
+            "--package",
+            "clusterlink-tests",
+            "--features",
+            "stories",
+            "--tests",
+        ]);
+        cargo.args(&self.filter);
+        // One at a time: they share the machine, and some of them measure.
+        cargo.args(["--", "--test-threads=1"]);
+        cargo.env("CLUSTERLINK_BIN", clusterlink);
+        cargo
+    }
+}
+
+/// What is on this machine that a story could leave behind.
+fn listing(clt: &Path) -> Result<BTreeSet<String>> {
+    let output = Command::new(clt)
+        .arg("listing")
+        .env("PATH", workspace::search_path())
+        .output()
+        .context("cannot run clt listing")?;
+    if !output.status.success() {
+        bail!(
+            "clt listing failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    let value: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("clt listing printed no JSON")?;
+    let lines = value["lines"]
+        .as_array()
+        .context("clt listing printed no lines")?;
+    Ok(lines
+        .iter()
+        .filter_map(|line| line.as_str())
+        .map(str::to_owned)
+        .collect())
+}

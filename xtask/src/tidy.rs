@@ -1,0 +1,56 @@
+//! What neither compiler nor tests see: format, lints, generated files, the object, the tree.
+
+mod object;
+mod tree;
+
+use anyhow::{Result, bail};
+
+use crate::{build_ebpf, crds, step, workspace};
+
+/// Runs all checks and names every one that fails.
+pub(crate) fn run() -> Result<()> {
+    let checks: [(&str, fn() -> Result<()>); 6] = [
+        ("format", format),
+        ("lints", lints),
+        ("generated CRDs", crds::check),
+        ("maps and programs of the object", || {
+            object::check(&build_ebpf::run()?)
+        }),
+        ("lint tables", tree::lint_tables),
+        ("paths of one machine", tree::machine_paths),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        match check() {
+            Ok(()) => eprintln!("   {name}: fine"),
+            Err(error) => {
+                eprintln!("   {name}: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("not tidy: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    step::quietly(
+        "rustfmt",
+        workspace::cargo().args(["fmt", "--all", "--", "--check"]),
+    )
+}
+
+/// The default members: the kernel programs compile for their own target only.
+fn lints() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "clippy",
+        "--all-targets",
+        "--features",
+        "clusterlink-tests/stories,xtask/crds",
+    ]);
+    cargo.args(["--", "--deny", "warnings"]);
+    step::quietly("clippy", &mut cargo)
+}
