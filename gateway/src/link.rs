@@ -105,9 +105,12 @@ impl Inner {
         }
     }
 
-    /// Writes what the socket takes; true if all is written.
+    /// Writes what the socket takes; true if all is written. While much waits for the socket,
+    /// frames stay with the session, which merges them and notices a peer that reads no answers.
     fn flush(&mut self, socket: &TcpStream, now: Instant) -> io::Result<bool> {
-        self.seal()?;
+        if self.out.len() - self.written < HIGH_WATER {
+            self.seal()?;
+        }
         if self.written < self.out.len() {
             let n = socket::write(socket, &self.out[self.written..])?;
             self.written += n;
