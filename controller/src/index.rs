@@ -41,6 +41,10 @@ use store::Store;
 
 /// One thing that the source says.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an event is moved once, from its stream to its store"
+)]
 pub(crate) enum Input {
     Export(Event<Export>),
     Import(Event<Import>),
@@ -49,7 +53,8 @@ pub(crate) enum Input {
     PrivilegedAccessPolicy(Event<PrivilegedAccessPolicy>),
     Service(Event<Service>),
     EndpointSlice(Event<EndpointSlice>),
-    Pod(Event<Pod>),
+    /// Boxed, since it is far larger than the others.
+    Pod(Box<Event<Pod>>),
     Namespace(Event<Namespace>),
     Problems(Arc<Vec<Problem>>),
 }
@@ -224,7 +229,7 @@ impl Index {
             }
             Input::EndpointSlice(event) => self.apply_slice(event),
             Input::Pod(event) => {
-                let changed = self.pods.apply(event);
+                let changed = self.pods.apply(*event);
                 self.dirty
                     .workloads
                     .extend(changed.into_iter().map(|changed| changed.name));

@@ -60,6 +60,10 @@ pub struct Handle {
 ///
 /// # Errors
 /// When the state directory holds files that cannot be used, or the settings are contradictory.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the settings are the controller's from here on"
+)]
 pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
     let (start, end) = (*config.target_ports.start(), *config.target_ports.end());
     if start > end {
@@ -138,7 +142,7 @@ fn inputs(streams: Streams) -> impl Stream<Item = Input> + Unpin {
             .boxed(),
         services.map(Input::Service).boxed(),
         endpoint_slices.map(Input::EndpointSlice).boxed(),
-        pods.map(Input::Pod).boxed(),
+        pods.map(|event| Input::Pod(Box::new(event))).boxed(),
         namespaces.map(Input::Namespace).boxed(),
     ])
 }
@@ -157,8 +161,20 @@ async fn run(
     index.apply(Input::Problems(problems.borrow_and_update().clone()));
     loop {
         tokio::select! {
+            // In this order: nothing may be waited for once the runtime shuts down, and a busy
+            // source may not keep the others from their turn.
+            biased;
             // The sending end is never used but only dropped.
             _ = stopped.changed() => return,
+            () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
+                wake_at = None;
+                index.recheck_held();
+            }
+            changed = problems.changed(), if problems_open => {
+                problems_open = changed.is_ok();
+                index.apply(Input::Problems(problems.borrow_and_update().clone()));
+                wake_at.get_or_insert_with(|| Instant::now() + RETRY);
+            }
             batch = inputs.next(), if inputs_open => match batch {
                 Some(batch) => batch.into_iter().for_each(|input| index.apply(input)),
                 None => {
@@ -169,15 +185,6 @@ async fn run(
                     inputs_open = false;
                 }
             },
-            changed = problems.changed(), if problems_open => {
-                problems_open = changed.is_ok();
-                index.apply(Input::Problems(problems.borrow_and_update().clone()));
-                wake_at.get_or_insert_with(|| Instant::now() + RETRY);
-            }
-            () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
-                wake_at = None;
-                index.recheck_held();
-            }
         }
         // Problems are read first: they say whether a missing object is only unreadable.
         if problems.has_changed().unwrap_or(false) {

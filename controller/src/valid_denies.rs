@@ -59,10 +59,10 @@ impl ValidDenies {
     }
 
     /// Remembers a valid deny.
-    pub(crate) fn insert(&mut self, policy: Arc<Policy>) {
+    pub(crate) fn insert(&mut self, policy: &Arc<Policy>) {
         let name = policy.name.clone();
-        let before = self.denies.insert(name, Arc::clone(&policy));
-        self.unsaved |= before.is_none_or(|before| before != policy);
+        let before = self.denies.insert(name, Arc::clone(policy));
+        self.unsaved |= before.is_none_or(|before| before != *policy);
     }
 
     /// Forgets a policy that is deleted or allows now.

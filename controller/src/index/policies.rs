@@ -72,7 +72,7 @@ impl Index {
             Ok(policy::Valid { policy, warnings }) => {
                 let policy = Arc::new(policy);
                 match policy.action {
-                    Action::Deny => self.denies.insert(Arc::clone(&policy)),
+                    Action::Deny => self.denies.insert(&policy),
                     Action::Allow => self.denies.remove(name),
                 }
                 let finding = policy::valid(&warnings);

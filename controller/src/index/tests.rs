@@ -67,7 +67,7 @@ impl Harness {
             Input::PrivilegedAccessPolicy(Event::InitDone),
             Input::Service(Event::InitDone),
             Input::EndpointSlice(Event::InitDone),
-            Input::Pod(Event::InitDone),
+            Input::Pod(Box::new(Event::InitDone)),
         ] {
             assert!(!self.index.is_complete());
             self.index.apply(input);
@@ -137,7 +137,7 @@ fn applied(document: &Value) -> Input {
         "PrivilegedAccessPolicy" => Input::PrivilegedAccessPolicy(event(document)),
         "Service" => Input::Service(event(document)),
         "EndpointSlice" => Input::EndpointSlice(event(document)),
-        "Pod" => Input::Pod(event(document)),
+        "Pod" => Input::Pod(Box::new(event(document))),
         kind => panic!("no input for {kind}"),
     }
 }
@@ -157,7 +157,7 @@ fn deleted(document: &Value) -> Input {
         Input::PrivilegedAccessPolicy(event) => Input::PrivilegedAccessPolicy(turned(event)),
         Input::Service(event) => Input::Service(turned(event)),
         Input::EndpointSlice(event) => Input::EndpointSlice(turned(event)),
-        Input::Pod(event) => Input::Pod(turned(event)),
+        Input::Pod(event) => Input::Pod(Box::new(turned(*event))),
         other => other,
     }
 }

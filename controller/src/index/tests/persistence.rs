@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, num::NonZeroU16};
 
 use clusterlink_crds::conditions::{IMPORT_SERVICE_VALID, IMPORT_TARGET_PORT_VALID, reasons};
 use clusterlink_model::Action;
@@ -44,7 +44,7 @@ fn an_import_deleted_while_the_process_was_down_gives_its_port_to_the_next() {
     assert_eq!(
         harness.seen.imports[&name("ns/b")]
             .target_port
-            .map(|p| p.get()),
+            .map(NonZeroU16::get),
         Some(20_000)
     );
 }
@@ -60,7 +60,7 @@ fn an_explicit_port_goes_before_an_allocated_one_at_the_first_start() {
     assert_eq!(
         harness.seen.imports[&name("ns/b")]
             .target_port
-            .map(|p| p.get()),
+            .map(NonZeroU16::get),
         Some(20_000)
     );
     let status = harness.status();
@@ -175,7 +175,7 @@ fn an_import_whose_lease_cannot_be_stored_is_not_handed_out() {
     assert_eq!(
         harness.seen.imports[&name("ns/old")]
             .target_port
-            .map(|p| p.get()),
+            .map(NonZeroU16::get),
         Some(20_000)
     );
 }
