@@ -65,7 +65,10 @@ impl ObjectError {
     /// Whether a tool is missing, rather than the programs being wrong.
     #[allow(dead_code, reason = "not every includer asks")]
     pub(crate) fn is_tool_missing(&self) -> bool {
-        matches!(self, Self::LinkerMissing { .. } | Self::SourcesMissing { .. })
+        matches!(
+            self,
+            Self::LinkerMissing { .. } | Self::SourcesMissing { .. }
+        )
     }
 }
 
@@ -74,7 +77,9 @@ pub(crate) fn tools_dir() -> std::path::PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .filter(|dir| !dir.is_empty())
         .map(std::path::PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cache")));
+        .or_else(|| {
+            std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cache"))
+        });
     cache.unwrap_or_default().join("clusterlink/tools/bin")
 }
 
@@ -97,7 +102,9 @@ pub(crate) fn object_sources(root: &std::path::Path) -> [std::path::PathBuf; 2] 
 pub(crate) fn build_object(build: &ObjectBuild) -> Result<std::path::PathBuf, ObjectError> {
     let tools = tools_dir();
     let mut path = vec![tools.clone()];
-    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    path.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
     if !path.iter().any(|dir| dir.join("bpf-linker").is_file()) {
         return Err(ObjectError::LinkerMissing { tools });
     }
@@ -107,13 +114,26 @@ pub(crate) fn build_object(build: &ObjectBuild) -> Result<std::path::PathBuf, Ob
         return Err(ObjectError::SourcesMissing { expected: sources });
     }
     // Entries of PATH that cannot be joined again contain a separator and could not be searched.
-    let path = std::env::join_paths(path)
-        .unwrap_or_else(|_| std::env::var_os("PATH").unwrap_or_default());
+    let path =
+        std::env::join_paths(path).unwrap_or_else(|_| std::env::var_os("PATH").unwrap_or_default());
 
     let status = std::process::Command::new(&build.cargo)
         .current_dir(&build.root)
-        .args(["build", "--quiet", "--package", "clusterlink-ebpf", "--bins", "--release"])
-        .args(["--target", "bpfel-unknown-none", "-Z", "build-std=core", "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "clusterlink-ebpf",
+            "--bins",
+            "--release",
+        ])
+        .args([
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+            "--target-dir",
+        ])
         .arg(&build.target_dir)
         .env("PATH", path)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -131,11 +151,15 @@ pub(crate) fn build_object(build: &ObjectBuild) -> Result<std::path::PathBuf, Ob
     if !status.success() {
         return Err(ObjectError::Failed);
     }
-    Ok(build.target_dir.join("bpfel-unknown-none/release/clusterlink-ebpf"))
+    Ok(build
+        .target_dir
+        .join("bpfel-unknown-none/release/clusterlink-ebpf"))
 }
 
 fn sysroot(rustc: &std::ffi::OsStr) -> std::io::Result<std::path::PathBuf> {
-    let output = std::process::Command::new(rustc).args(["--print", "sysroot"]).output()?;
+    let output = std::process::Command::new(rustc)
+        .args(["--print", "sysroot"])
+        .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(std::path::PathBuf::from(text.trim()))
 }
@@ -144,7 +168,9 @@ fn sysroot(rustc: &std::ffi::OsStr) -> std::io::Result<std::path::PathBuf> {
 fn rustflags(build: &ObjectBuild, sysroot: &std::path::Path) -> String {
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(std::path::PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cargo")))
+        .or_else(|| {
+            std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cargo"))
+        })
         .unwrap_or_default();
     [
         format!("--cfg=bpf_target_arch=\"{}\"", build.arch),

@@ -1,6 +1,8 @@
 //! The datapath against the real kernel: real sockets in a cgroup and a network namespace of their
 //! own. Needs root; run with `--test-threads=1`.
 
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 #[path = "datapath/scene.rs"]
 mod scene;
 
@@ -13,9 +15,7 @@ use std::{
     time::Duration,
 };
 
-use clusterlink_agent::datapath::{
-    CLASS_HOST, Datapath, DatapathError, KernelDatapath, cleanup,
-};
+use clusterlink_agent::datapath::{CLASS_HOST, Datapath, DatapathError, KernelDatapath, cleanup};
 use scene::{GATEWAY_V4, OtherPeer, Scene, eventually, privileged, started};
 
 const REFUSED: &str = "errno 111";
@@ -25,7 +25,13 @@ fn at(text: &str) -> SocketAddr {
 }
 
 fn counter(datapath: &KernelDatapath, name: &str) -> u64 {
-    datapath.counters().unwrap().into_iter().find(|(found, _)| *found == name).unwrap().1
+    datapath
+        .counters()
+        .unwrap()
+        .into_iter()
+        .find(|(found, _)| *found == name)
+        .unwrap()
+        .1
 }
 
 /// Child processes of the other tests run this one alone; by itself it does nothing.
@@ -55,7 +61,10 @@ fn a_connect_is_steered_with_its_origin_and_the_client_sees_what_it_asked_for() 
         let service = SocketAddr::new(at(asked).ip().to_canonical(), 80);
         datapath.set_service(service, 1000).unwrap();
         datapath.heartbeat().unwrap();
-        assert_eq!(client.tell(&format!("connect {asked}")), format!("peer {shown}"));
+        assert_eq!(
+            client.tell(&format!("connect {asked}")),
+            format!("peer {shown}")
+        );
         let (mut stream, origin) = scene.accept(v6, &datapath);
         let origin = origin.expect("a steered connection has an origin");
         assert_eq!(origin.import, 1000, "{asked}");
@@ -64,7 +73,11 @@ fn a_connect_is_steered_with_its_origin_and_the_client_sees_what_it_asked_for() 
         assert!(origin.same_namespace, "{asked}");
         assert!(stream.peer_addr().unwrap().ip().to_canonical() != service.ip());
 
-        let flow = datapath.flows().unwrap().into_iter().find(|flow| flow.cookie == origin.cookie);
+        let flow = datapath
+            .flows()
+            .unwrap()
+            .into_iter()
+            .find(|flow| flow.cookie == origin.cookie);
         let flow = flow.expect("an open connection is shown");
         assert_eq!((flow.import, flow.destination), (1000, service));
         let echo = thread::spawn(move || {
@@ -102,16 +115,27 @@ fn what_no_verdict_allows_is_refused_and_reported() {
     assert_eq!(pod.tell("connect 10.114.0.2:443"), REFUSED);
     assert_eq!(host.tell("connect 10.114.0.2:443"), REFUSED);
     let refusals = datapath.refusals();
-    let seen: Vec<_> = refusals.iter().map(|r| (r.import, r.class, r.cgroup)).collect();
+    let seen: Vec<_> = refusals
+        .iter()
+        .map(|r| (r.import, r.class, r.cgroup))
+        .collect();
     assert_eq!(seen, [(3, 5, pod.cgroup), (3, CLASS_HOST, host.cgroup)]);
-    assert!(refusals.iter().all(|refusal| refusal.destination == service));
+    assert!(
+        refusals
+            .iter()
+            .all(|refusal| refusal.destination == service)
+    );
     assert!(datapath.refusals().is_empty());
 
     // A cgroup below finds the class of the one above it; every other bit set does not help.
     let mut inner = scene.client("pod/container/inner");
-    datapath.set_verdicts(5, 0, &[!(1 << 3), !0, !0, !0, !0, !0, !0, !0]).unwrap();
+    datapath
+        .set_verdicts(5, 0, &[!(1 << 3), !0, !0, !0, !0, !0, !0, !0])
+        .unwrap();
     assert_eq!(inner.tell("connect 10.114.0.2:443"), REFUSED);
-    datapath.set_verdicts(5, 0, &[1 << 3, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    datapath
+        .set_verdicts(5, 0, &[1 << 3, 0, 0, 0, 0, 0, 0, 0])
+        .unwrap();
     assert_eq!(inner.tell("connect 10.114.0.2:443"), "peer 10.114.0.2:443");
     let (_stream, origin) = scene.accept(false, &datapath);
     assert_eq!(origin.unwrap().cgroup, pod.cgroup);
@@ -136,11 +160,17 @@ fn what_is_not_imported_is_left_alone_and_leaves_no_record() {
     datapath.set_service(at("10.114.0.3:80"), 3).unwrap();
     let mut client = scene.client("pod");
     let (_listener, plain) = scene::plain_listener();
-    assert_eq!(client.tell(&format!("connect {plain}")), format!("peer {plain}"));
+    assert_eq!(
+        client.tell(&format!("connect {plain}")),
+        format!("peer {plain}")
+    );
     assert!(datapath.flows().unwrap().is_empty());
 
     // Straight to the gateway: a connection, but no origin.
-    assert_eq!(client.tell(&format!("connect {GATEWAY_V4}")), format!("peer {GATEWAY_V4}"));
+    assert_eq!(
+        client.tell(&format!("connect {GATEWAY_V4}")),
+        format!("peer {GATEWAY_V4}")
+    );
     assert_eq!(scene.accept(false, &datapath).1, None);
 
     // Steering ends when the service is removed, markers included.
@@ -237,8 +267,14 @@ fn a_killed_peer_leaves_denials_and_its_successor_takes_over() {
     assert_eq!(client.tell("connect 10.114.0.9:80"), "peer 10.114.0.9:80");
 
     // While it lives, its pins and its subtree are its own.
-    assert!(matches!(KernelDatapath::start(scene.config()), Err(DatapathError::Locked { .. })));
-    assert!(matches!(cleanup(&scene.bpf_dir), Err(DatapathError::Locked { .. })));
+    assert!(matches!(
+        KernelDatapath::start(scene.config()),
+        Err(DatapathError::Locked { .. })
+    ));
+    assert!(matches!(
+        cleanup(&scene.bpf_dir),
+        Err(DatapathError::Locked { .. })
+    ));
     let mut elsewhere = scene.config();
     elsewhere.bpf_dir.set_extension("");
     elsewhere.bpf_dir = scene.bpf_dir.with_file_name(format!(
@@ -248,7 +284,10 @@ fn a_killed_peer_leaves_denials_and_its_successor_takes_over() {
     for cgroup in [scene.cgroup.clone(), scene.cgroup.join("pod")] {
         elsewhere.cgroup = cgroup;
         let started = KernelDatapath::start(elsewhere.clone()).err();
-        assert!(matches!(started, Some(DatapathError::Overlap { .. })), "{started:?}");
+        assert!(
+            matches!(started, Some(DatapathError::Overlap { .. })),
+            "{started:?}"
+        );
     }
     cleanup(&elsewhere.bpf_dir).unwrap();
 
@@ -260,22 +299,64 @@ fn a_killed_peer_leaves_denials_and_its_successor_takes_over() {
     drop(decoy);
 
     let pinned = scene.bpf_dir.join("v1/maps/SERVICES");
-    let map = aya::maps::MapData::from_pin(&pinned).unwrap().info().unwrap().id();
+    let map = aya::maps::MapData::from_pin(&pinned)
+        .unwrap()
+        .info()
+        .unwrap()
+        .id();
     let datapath = started(scene.config());
-    let reused = aya::maps::MapData::from_pin(&pinned).unwrap().info().unwrap().id();
+    let reused = aya::maps::MapData::from_pin(&pinned)
+        .unwrap()
+        .info()
+        .unwrap()
+        .id();
     assert_eq!(map, reused, "the maps are used again");
     assert_eq!(datapath.services().unwrap(), [(at("10.114.0.9:80"), 9)]);
-    assert_eq!(client.tell("connect 10.114.0.9:80"), REFUSED, "there is no listener yet");
+    assert_eq!(
+        client.tell("connect 10.114.0.9:80"),
+        REFUSED,
+        "there is no listener yet"
+    );
     let listener = TcpListener::bind(GATEWAY_V4).unwrap();
     datapath.set_listeners(&[listener.as_fd()]).unwrap();
     datapath.probe().unwrap();
-    assert_eq!(client.tell("connect 10.114.0.9:80"), REFUSED, "verdicts are not inherited");
+    assert_eq!(
+        client.tell("connect 10.114.0.9:80"),
+        REFUSED,
+        "verdicts are not inherited"
+    );
     datapath.set_verdicts(CLASS_HOST, 0, &[!0; 8]).unwrap();
     assert_eq!(client.tell("connect 10.114.0.9:80"), "peer 10.114.0.9:80");
     scene.listeners.push(listener);
     assert_eq!(scene.accept(false, &datapath).1.unwrap().import, 9);
     datapath.remove().unwrap();
     assert!(!scene.bpf_dir.exists());
+}
+
+#[test]
+fn a_stop_leaves_nothing_attached_and_the_mounts_as_they_were() {
+    if !privileged() {
+        return;
+    }
+    let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let attached = |cgroup: &std::path::Path| {
+        let output = std::process::Command::new("bpftool")
+            .args(["cgroup", "show"])
+            .arg(cgroup)
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let before = mounts();
+    let scene = Scene::new();
+    let datapath = scene.start();
+    assert!(attached(&scene.cgroup).contains("connect4"));
+    datapath.remove().unwrap();
+    assert!(!attached(&scene.cgroup).contains("connect4"));
+    assert!(!scene.bpf_dir.exists());
+    // Another peer on this host may use the bpffs for a while.
+    eventually("the mounts are as before", || {
+        (mounts() == before).then_some(())
+    });
 }
 
 #[test]
@@ -291,13 +372,22 @@ fn maps_of_another_shape_are_replaced_and_a_new_cgroup_is_attached_to() {
     let wrong = std::process::Command::new("bpftool")
         .args(["map", "create"])
         .arg(&pinned)
-        .args(["type", "hash", "key", "4", "value", "4", "entries", "8", "name", "VERDICTS"])
+        .args([
+            "type", "hash", "key", "4", "value", "4", "entries", "8", "name", "VERDICTS",
+        ])
         .status()
         .unwrap();
     assert!(wrong.success());
     let datapath = scene.start();
-    let names: Vec<_> = std::fs::read_dir(&scene.bpf_dir).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(names, ["v1"], "what was moved aside is gone once the probe was seen");
+    let names: Vec<_> = std::fs::read_dir(&scene.bpf_dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        names,
+        ["v1"],
+        "what was moved aside is gone once the probe was seen"
+    );
     datapath.set_service(at("10.114.0.7:80"), 3).unwrap();
     datapath.set_verdicts(CLASS_HOST, 0, &[!0; 8]).unwrap();
     let mut client = scene.client("pod");
@@ -387,7 +477,8 @@ fn bpftool_shows_the_names_of_the_fields() {
     for program in clusterlink_ebpf_common::programs::ALL {
         let link = scene.bpf_dir.join("v1/links");
         assert!(
-            link.join(program.name).exists() || link.join(format!("{}-gateway", program.name)).exists()
+            link.join(program.name).exists()
+                || link.join(format!("{}-gateway", program.name)).exists()
         );
     }
     datapath.remove().unwrap();

@@ -59,7 +59,7 @@ pub const fn block(import: u32) -> u32 {
 /// Whether a block of verdicts allows an import that belongs to it.
 #[inline(always)]
 pub const fn allows(verdicts: &Verdicts, import: u32) -> bool {
-    verdicts.bits[(import / 64 & 7) as usize] >> (import & 63) & 1 == 1
+    (verdicts.bits[((import / 64) & 7) as usize] >> (import & 63)) & 1 == 1
 }
 
 #[cfg(test)]

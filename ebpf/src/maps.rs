@@ -72,7 +72,7 @@ pub(crate) fn gateway() -> Option<&'static Gateway> {
 #[inline(always)]
 pub(crate) fn class(cgroup: u64) -> Option<u32> {
     // SAFETY: one aligned word, copied at once.
-    unsafe { IDENTITIES.get(&cgroup) }.copied()
+    unsafe { IDENTITIES.get(cgroup) }.copied()
 }
 
 /// Whether a class may reach an import.
@@ -80,7 +80,7 @@ pub(crate) fn class(cgroup: u64) -> Option<u32> {
 pub(crate) fn allows(class: u32, import: u32) -> bool {
     // SAFETY: the agent replaces the entry as a whole, and the one word read is aligned.
     let verdicts = unsafe {
-        VERDICTS.get(&VerdictKey {
+        VERDICTS.get(VerdictKey {
             class,
             block: rule::block(import),
         })

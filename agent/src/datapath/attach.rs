@@ -80,7 +80,11 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 fn attach(program: &mut Program, pin: &Path, cgroup: &Path) -> Result<(), DatapathError> {
-    let name = pin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = pin
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let failed = |source| DatapathError::program("attach", &name, source);
     let target =
         cgroup_id(cgroup).map_err(|source| DatapathError::path("look at", cgroup, source))?;
@@ -98,22 +102,17 @@ fn attach(program: &mut Program, pin: &Path, cgroup: &Path) -> Result<(), Datapa
     // Pinned under another name first: an old link goes only when the new one has its place.
     let fresh = pin.with_file_name(format!("{name}-new"));
     detach(&fresh)?;
-    link.pin(&fresh).map_err(|source| DatapathError::program("pin", &name, source))?;
+    link.pin(&fresh)
+        .map_err(|source| DatapathError::program("pin", &name, source))?;
     fs::rename(&fresh, pin).map_err(|source| DatapathError::path("move a pin to", pin, source))
 }
 
-fn attach_sock_addr(
-    program: &mut CgroupSockAddr,
-    cgroup: &File,
-) -> Result<FdLink, AnyError> {
+fn attach_sock_addr(program: &mut CgroupSockAddr, cgroup: &File) -> Result<FdLink, AnyError> {
     let id = program.attach(cgroup, CgroupAttachMode::Single)?;
     Ok(program.take_link(id)?.try_into()?)
 }
 
-fn attach_sock_ops(
-    program: &mut SockOps,
-    cgroup: &File,
-) -> Result<FdLink, AnyError> {
+fn attach_sock_ops(program: &mut SockOps, cgroup: &File) -> Result<FdLink, AnyError> {
     let id = program.attach(cgroup, CgroupAttachMode::Single)?;
     Ok(program.take_link(id)?.try_into()?)
 }
@@ -127,11 +126,18 @@ fn replace(program: &Program, pin: &Path, target: u64) -> Result<bool, DatapathE
         return Ok(false);
     }
     let link = sys::open_pin(pin).map_err(failed)?;
-    if sys::cgroup_link(link.as_fd()).map_err(failed)?.is_none_or(|link| link.cgroup != target) {
+    if sys::cgroup_link(link.as_fd())
+        .map_err(failed)?
+        .is_none_or(|link| link.cgroup != target)
+    {
         return Ok(false);
     }
     let fd = program.fd().map_err(|source| {
-        DatapathError::program("use", &pin.file_name().unwrap_or_default().to_string_lossy(), source)
+        DatapathError::program(
+            "use",
+            &pin.file_name().unwrap_or_default().to_string_lossy(),
+            source,
+        )
     })?;
     match sys::update_link(link.as_fd(), fd.as_fd()) {
         Ok(()) => Ok(true),
@@ -154,7 +160,10 @@ mod tests {
     use super::*;
 
     fn places(clients: &str, gateway: &str) -> Vec<(String, String)> {
-        let targets = Targets { clients: clients.into(), gateway: gateway.into() };
+        let targets = Targets {
+            clients: clients.into(),
+            gateway: gateway.into(),
+        };
         targets
             .of(Scope::ClientsAndGateway, "p")
             .into_iter()
@@ -168,6 +177,9 @@ mod tests {
         assert_eq!(places("/c", "/c/agent"), [pair("/c", "p")]);
         assert_eq!(places("/c", "/c"), [pair("/c", "p")]);
         assert_eq!(places("/c/pods", "/c"), [pair("/c", "p-gateway")]);
-        assert_eq!(places("/c/pods", "/c/agent"), [pair("/c/pods", "p"), pair("/c/agent", "p-gateway")]);
+        assert_eq!(
+            places("/c/pods", "/c/agent"),
+            [pair("/c/pods", "p"), pair("/c/agent", "p-gateway")]
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -40,8 +41,8 @@ impl HostLock {
 #[derive(Debug)]
 pub(super) struct PinDirectory {
     path: PathBuf,
-    #[expect(dead_code, reason = "closing it releases the lock")]
-    lock: File,
+    /// Closing it releases the lock; open, it keeps the bpffs from being unmounted.
+    lock: Mutex<Option<File>>,
 }
 
 impl PinDirectory {
@@ -55,17 +56,23 @@ impl PinDirectory {
     /// Locks the directory if there is one.
     pub(super) fn existing(path: &Path, _host: &HostLock) -> Result<Option<Self>, DatapathError> {
         match fs::metadata(path) {
-            Ok(_) if !is_bpffs(path)? => Err(DatapathError::NotBpffs { path: path.to_owned() }),
+            Ok(_) if !is_bpffs(path)? => Err(DatapathError::NotBpffs {
+                path: path.to_owned(),
+            }),
             Ok(_) => Self::lock(path).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(DatapathError::path("look at", path, source)),
         }
     }
 
-    /// Removes the directory, and the directory of all peers when this was the last.
+    /// Removes the directory, and the directory of all peers when this was the last. The lock is
+    /// released by that.
     pub(super) fn remove(&self, _host: &HostLock) -> Result<Vec<PathBuf>, DatapathError> {
         let mut removed = Vec::new();
-        let shared = self.path.parent().filter(|parent| parent.ends_with("clusterlink"));
+        let shared = self
+            .path
+            .parent()
+            .filter(|parent| parent.ends_with("clusterlink"));
         for path in std::iter::once(self.path.as_path()).chain(shared) {
             match fs::remove_dir(path) {
                 Ok(()) => removed.push(path.to_owned()),
@@ -77,6 +84,10 @@ impl PinDirectory {
                 Err(source) => return Err(DatapathError::path("remove", path, source)),
             }
         }
+        self.lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         Ok(removed)
     }
 
@@ -86,11 +97,16 @@ impl PinDirectory {
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-                return Err(DatapathError::Locked { path: path.to_owned() });
+                return Err(DatapathError::Locked {
+                    path: path.to_owned(),
+                });
             }
             Err(error) => return Err(failed(error.into())),
         }
-        Ok(Self { path: path.to_owned(), lock: directory })
+        Ok(Self {
+            path: path.to_owned(),
+            lock: Mutex::new(Some(directory)),
+        })
     }
 }
 
@@ -106,11 +122,18 @@ pub(super) fn unmount_if_ours(_host: &HostLock) -> Result<Option<PathBuf>, Datap
     if !ours {
         return Ok(None);
     }
-    let empty = fs::read_dir(point)
+    // Names with a dot are the kernel's own and always there. An entry keeps the directory open,
+    // so only names are kept.
+    let used = fs::read_dir(point)
+        .and_then(|entries| {
+            entries
+                .map(|e| Ok(e?.file_name()))
+                .collect::<io::Result<Vec<_>>>()
+        })
         .map_err(|source| DatapathError::path("list", point, source))?
-        .next()
-        .is_none();
-    if !empty {
+        .iter()
+        .any(|name| !name.as_encoded_bytes().contains(&b'.'));
+    if used {
         return Ok(None);
     }
     match umount2(point, MntFlags::empty()) {
@@ -126,13 +149,17 @@ fn mount_for(path: &Path) -> Result<(), DatapathError> {
     let existing = path
         .ancestors()
         .find(|ancestor| ancestor.exists())
-        .ok_or_else(|| DatapathError::NotBpffs { path: path.to_owned() })?;
+        .ok_or_else(|| DatapathError::NotBpffs {
+            path: path.to_owned(),
+        })?;
     if is_bpffs(existing)? {
         return Ok(());
     }
     let point = Path::new(MOUNT_POINT);
     if !path.starts_with(point) || !point.is_dir() {
-        return Err(DatapathError::NotBpffs { path: path.to_owned() });
+        return Err(DatapathError::NotBpffs {
+            path: path.to_owned(),
+        });
     }
     mount(
         Some(MOUNT_SOURCE),
@@ -149,4 +176,3 @@ fn is_bpffs(path: &Path) -> Result<bool, DatapathError> {
     // The field is signed on some targets; only its low half means anything.
     Ok(found.f_type as u64 & 0xffff_ffff == BPF_FS)
 }
-

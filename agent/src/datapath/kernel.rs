@@ -48,9 +48,16 @@ impl KernelDatapath {
     ///
     /// Until listeners are named, connects to what is steered are refused.
     pub fn start(config: Config) -> Result<Self, DatapathError> {
-        let Config { bpf_dir, cgroup, gateway_v4, gateway_v6, log_level: _ } = config;
-        let Some(address) =
-            gateway_v4.map(SocketAddr::V4).or_else(|| gateway_v6.map(SocketAddr::V6))
+        let Config {
+            bpf_dir,
+            cgroup,
+            gateway_v4,
+            gateway_v6,
+            log_level: _,
+        } = config;
+        let Some(address) = gateway_v4
+            .map(SocketAddr::V4)
+            .or_else(|| gateway_v6.map(SocketAddr::V6))
         else {
             return Err(DatapathError::NoGatewayAddress);
         };
@@ -108,13 +115,16 @@ impl KernelDatapath {
         let (map, gateway) = &mut *lock(&self.tables.gateway);
         change(gateway);
         gateway.heartbeat_ns = clock::now_ns();
-        map.set(0, *gateway, 0).map_err(|error| DatapathError::map("write", GATEWAYS, error))
+        map.set(0, *gateway, 0)
+            .map_err(|error| DatapathError::map("write", GATEWAYS, error))
     }
 }
 
 impl Datapath for KernelDatapath {
     fn set_listeners(&self, listeners: &[BorrowedFd<'_>]) -> Result<(), DatapathError> {
-        let count = u32::try_from(listeners.len()).ok().filter(|count| *count <= MAX_LISTENERS);
+        let count = u32::try_from(listeners.len())
+            .ok()
+            .filter(|count| *count <= MAX_LISTENERS);
         let Some(count) = count else {
             return Err(DatapathError::TooManyListeners {
                 count: listeners.len(),
@@ -214,14 +224,16 @@ impl Datapath for KernelDatapath {
         let mut ring = lock(&self.tables.refusals);
         let mut refusals = Vec::new();
         while let Some(item) = ring.next() {
-            refusals.extend(sys::read_plain::<layout::Refusal>(&item).map(|refusal| Refusal {
-                import: refusal.import,
-                class: refusal.class,
-                cgroup: refusal.cgroup,
-                destination: address::to_socket_address(&refusal.address, refusal.port),
-                pid: refusal.pid,
-                kernel_time_ns: refusal.time_ns,
-            }));
+            refusals.extend(
+                sys::read_plain::<layout::Refusal>(&item).map(|refusal| Refusal {
+                    import: refusal.import,
+                    class: refusal.class,
+                    cgroup: refusal.cgroup,
+                    destination: address::to_socket_address(&refusal.address, refusal.port),
+                    pid: refusal.pid,
+                    kernel_time_ns: refusal.time_ns,
+                }),
+            );
         }
         refusals
     }

@@ -22,15 +22,29 @@ pub(super) fn check_kernel() -> Result<(), DatapathError> {
             .map_err(|source| DatapathError::path("read", "/proc/self/status", source))?,
     );
     if !missing.is_empty() {
-        return Err(DatapathError::Capabilities { missing: missing.join(", ") });
+        return Err(DatapathError::Capabilities {
+            missing: missing.join(", "),
+        });
     }
     let hint = ", with CONFIG_CGROUP_BPF and CONFIG_BPF_SYSCALL";
     for (program, feature, since) in [
-        (ProgramType::CgroupSockAddr, "BPF programs at connect (cgroup/connect4)", "4.17"),
-        (ProgramType::SockOps, "BPF programs on TCP events (sock_ops)", "4.13"),
+        (
+            ProgramType::CgroupSockAddr,
+            "BPF programs at connect (cgroup/connect4)",
+            "4.17",
+        ),
+        (
+            ProgramType::SockOps,
+            "BPF programs on TCP events (sock_ops)",
+            "4.13",
+        ),
     ] {
         if !is_program_supported(program).map_err(|source| DatapathError::Load(source.into()))? {
-            return Err(DatapathError::Unsupported { feature, since, hint });
+            return Err(DatapathError::Unsupported {
+                feature,
+                since,
+                hint,
+            });
         }
     }
     for (map, feature, since) in [
@@ -39,7 +53,11 @@ pub(super) fn check_kernel() -> Result<(), DatapathError> {
         (MapType::SockMap, "BPF maps of sockets", "4.14"),
     ] {
         if !is_map_supported(map).map_err(|source| DatapathError::Load(source.into()))? {
-            return Err(DatapathError::Unsupported { feature, since, hint: "" });
+            return Err(DatapathError::Unsupported {
+                feature,
+                since,
+                hint: "",
+            });
         }
     }
     Ok(())
@@ -61,7 +79,9 @@ pub(super) fn load(pins: &Pins) -> Result<Ebpf, DatapathError> {
     for map in maps::ALL {
         loader.map_pin_path(map.name, pins.map(map.name));
     }
-    loader.load(OBJECT).map_err(|source| DatapathError::Load(source.into()))
+    loader
+        .load(OBJECT)
+        .map_err(|source| DatapathError::Load(source.into()))
 }
 
 /// The capabilities that this process lacks, by the text of `/proc/self/status`.
@@ -109,6 +129,9 @@ mod tests {
             missing_capabilities("CapEff:\t0000000000000000\n"),
             ["CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON"]
         );
-        assert_eq!(missing_capabilities("CapEff:\t0000008000001000\n"), ["CAP_PERFMON"]);
+        assert_eq!(
+            missing_capabilities("CapEff:\t0000008000001000\n"),
+            ["CAP_PERFMON"]
+        );
     }
 }

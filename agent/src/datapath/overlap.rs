@@ -39,7 +39,10 @@ pub(super) fn check(cgroup: &Path, mount: &Path, pins: &Pins) -> Result<(), Data
     }
     match find(cgroup, mount, &others) {
         Ok(None) => Ok(()),
-        Ok(Some(other)) => Err(DatapathError::Overlap { cgroup: cgroup.to_owned(), other }),
+        Ok(Some(other)) => Err(DatapathError::Overlap {
+            cgroup: cgroup.to_owned(),
+            other,
+        }),
         Err(source) => Err(DatapathError::path("walk", cgroup, source)),
     }
 }
@@ -54,7 +57,9 @@ fn live_programs(own: Option<u32>) -> Vec<u32> {
         if program.name_as_str() != Some(CONNECT4) {
             continue;
         }
-        let Ok(Some(maps)) = program.map_ids() else { continue };
+        let Ok(Some(maps)) = program.map_ids() else {
+            continue;
+        };
         for id in maps {
             let alive = match known.get(&id) {
                 Some(alive) => *alive,
@@ -73,19 +78,33 @@ fn live_programs(own: Option<u32>) -> Vec<u32> {
 }
 
 fn is_live_gateway(map: u32) -> bool {
-    let Ok(info) = MapInfo::from_id(map) else { return false };
+    let Ok(info) = MapInfo::from_id(map) else {
+        return false;
+    };
     if info.name_as_str() != Some(GATEWAYS) || info.value_size() as usize != size_of::<Gateway>() {
         return false;
     }
-    let Ok(map) = MapData::from_id(map) else { return false };
-    let Ok(gateways) = Array::<_, Gateway>::try_from(Map::Array(map)) else { return false };
-    let Ok(gateway) = gateways.get(&0, 0) else { return false };
-    matches!(rule::liveness(clock::now_ns(), gateway.heartbeat_ns), Liveness::Fresh)
+    let Ok(map) = MapData::from_id(map) else {
+        return false;
+    };
+    let Ok(gateways) = Array::<_, Gateway>::try_from(Map::Array(map)) else {
+        return false;
+    };
+    let Ok(gateway) = gateways.get(&0, 0) else {
+        return false;
+    };
+    matches!(
+        rule::liveness(clock::now_ns(), gateway.heartbeat_ns),
+        Liveness::Fresh
+    )
 }
 
 /// Which of `others` is `cgroup`, or above or below it.
 fn find(cgroup: &Path, mount: &Path, others: &[u64]) -> io::Result<Option<PathBuf>> {
-    for ancestor in cgroup.ancestors().take_while(|path| path.starts_with(mount)) {
+    for ancestor in cgroup
+        .ancestors()
+        .take_while(|path| path.starts_with(mount))
+    {
         if others.contains(&fs::metadata(ancestor)?.ino()) {
             return Ok(Some(ancestor.to_owned()));
         }
@@ -127,7 +146,10 @@ mod tests {
         }
         let above = root.path().join("a");
         for other in [&ours, &below, &above] {
-            assert_eq!(find(&ours, root.path(), &[number(other)]).unwrap().as_ref(), Some(other));
+            assert_eq!(
+                find(&ours, root.path(), &[number(other)]).unwrap().as_ref(),
+                Some(other)
+            );
         }
         assert_eq!(find(&ours, root.path(), &[number(&beside)]).unwrap(), None);
     }

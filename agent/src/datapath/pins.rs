@@ -22,7 +22,9 @@ pub(super) struct Pins {
 impl Pins {
     /// The pins in a peer's directory.
     pub(super) fn new(bpf_dir: &Path) -> Self {
-        Self { bpf_dir: bpf_dir.to_owned() }
+        Self {
+            bpf_dir: bpf_dir.to_owned(),
+        }
     }
 
     /// Where a map is pinned.
@@ -45,7 +47,9 @@ impl Pins {
                 None => true,
                 Some(why) => {
                     // Names on a bpffs must not contain a dot.
-                    let aside = self.bpf_dir.join(format!("outdated-{}", std::process::id()));
+                    let aside = self
+                        .bpf_dir
+                        .join(format!("outdated-{}", std::process::id()));
                     tracing::warn!(
                         pins = %layout.display(),
                         "the pinned maps cannot be used again ({why}); they are replaced"
@@ -104,7 +108,12 @@ impl Pins {
                 info.value_size(),
                 info.max_entries(),
             );
-            let wanted = (map.kind.number(), map.key_size, map.value_size, map.max_entries);
+            let wanted = (
+                map.kind.number(),
+                map.key_size,
+                map.value_size,
+                map.max_entries,
+            );
             (found != wanted).then(|| {
                 format!(
                     "{}: (type, key, value, entries) is {found:?} instead of {wanted:?}",
@@ -125,8 +134,14 @@ fn remove_tree(path: &Path, removed: &mut Removed) -> Result<(), DatapathError> 
     };
     if !metadata.is_dir() {
         fs::remove_file(path).map_err(|source| DatapathError::path("remove", path, source))?;
-        let in_links = path.parent().is_some_and(|parent| parent.ends_with("links"));
-        let list = if in_links { &mut removed.links } else { &mut removed.maps };
+        let in_links = path
+            .parent()
+            .is_some_and(|parent| parent.ends_with("links"));
+        let list = if in_links {
+            &mut removed.links
+        } else {
+            &mut removed.maps
+        };
         list.push(path.to_owned());
         return Ok(());
     }

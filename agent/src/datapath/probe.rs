@@ -34,7 +34,9 @@ pub(super) fn from_here(tables: &Tables, address: SocketAddr) -> Result<Probe, D
         socket.set_nonblocking(true)?;
         socket.bind_device(Some(b"lo"))?;
         let probe = armed(rustix::net::sockopt::socket_cookie(&socket)?);
-        lock(&tables.probes).set(0, probe, 0).map_err(io::Error::other)?;
+        lock(&tables.probes)
+            .set(0, probe, 0)
+            .map_err(io::Error::other)?;
         // How it ends is for the hook to say, not for the errno.
         let _ = socket.connect(&address.into());
         Ok(())
@@ -53,7 +55,9 @@ pub(super) fn from_below(
         let map = sys::open_pin(&pins.map(PROBES))?;
         // One of its own, because a cgroup with controllers for its children may hold no process.
         let scratch = Scratch::new(cgroup)?;
-        let procs = OpenOptions::new().write(true).open(scratch.path.join("cgroup.procs"))?;
+        let procs = OpenOptions::new()
+            .write(true)
+            .open(scratch.path.join("cgroup.procs"))?;
         sys::probe_from(&sys::RemoteProbe {
             procs: procs.as_fd(),
             map: map.as_fd(),
@@ -65,7 +69,10 @@ pub(super) fn from_below(
 }
 
 fn armed(socket_cookie: u64) -> Probe {
-    Probe { socket_cookie, ..Probe::default() }
+    Probe {
+        socket_cookie,
+        ..Probe::default()
+    }
 }
 
 /// Makes the connect while the hooks know the probe's address, and reads their answer.
@@ -77,7 +84,13 @@ fn run(
     let unarmed = Probe::default();
     let failed = |error| DatapathError::map("use", PROBES, error);
     lock(&tables.probes).set(0, unarmed, 0).map_err(failed)?;
-    lock(&tables.services).set(address, Service { import: 0, flags: Service::PROBE })?;
+    lock(&tables.services).set(
+        address,
+        Service {
+            import: 0,
+            flags: Service::PROBE,
+        },
+    )?;
     let connected = connect();
     lock(&tables.services).remove(address)?;
     let mut probes = lock(&tables.probes);

@@ -55,7 +55,11 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
         flags: u32,
     }
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = Attributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    let mut attributes = Attributes {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
     let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -83,8 +87,10 @@ pub(super) fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<Option<CgroupLink>
         info: (&raw mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok((info.kind == BPF_LINK_TYPE_CGROUP)
-        .then_some(CgroupLink { program: info.program, cgroup: info.cgroup }))
+    Ok((info.kind == BPF_LINK_TYPE_CGROUP).then_some(CgroupLink {
+        program: info.program,
+        cgroup: info.cgroup,
+    }))
 }
 
 /// All programs that are attached to cgroups by links, on this host.
@@ -125,7 +131,11 @@ pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Reads a plain structure from bytes that need not be aligned; `None` if there are too few.
@@ -229,7 +239,9 @@ fn wait(child: libc::pid_t) -> io::Result<()> {
         (true, 0) => Ok(()),
         (true, 1) => Err(io::Error::other("no process may enter the cgroup")),
         (true, 2) => Err(io::Error::other("no socket could be made")),
-        (true, 3) => Err(io::Error::other("the socket has no cookie or cannot be bound to lo")),
+        (true, 3) => Err(io::Error::other(
+            "the socket has no cookie or cannot be bound to lo",
+        )),
         (true, _) => Err(io::Error::other("the probe could not be armed")),
         (false, _) => Err(io::Error::other("the probing process was killed")),
     }
@@ -257,7 +269,16 @@ fn update_element<K, V>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<(
 fn bpf<A>(command: libc::c_int, attributes: &mut A) -> io::Result<libc::c_int> {
     // SAFETY: the callers pass the attributes that the command wants; the kernel checks the size.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<A>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as libc::c_int)
+    }
 }

@@ -77,7 +77,10 @@ pub(super) struct Services {
 
 impl Services {
     fn new(map: maps::HashMap<MapData, ServiceKey, Service>) -> Result<Self, DatapathError> {
-        let mut services = Self { map, addresses: HashMap::new() };
+        let mut services = Self {
+            map,
+            addresses: HashMap::new(),
+        };
         for (address, _) in services.all()? {
             *services.addresses.entry(address.ip()).or_default() += 1;
         }
@@ -90,7 +93,10 @@ impl Services {
         for entry in self.map.iter() {
             let (key, service) = entry.map_err(|e| DatapathError::map("read", SERVICES, e))?;
             if key.protocol != 0 && service.flags & Service::PROBE == 0 {
-                all.push((address::to_socket_address(&key.address, key.port), service.import));
+                all.push((
+                    address::to_socket_address(&key.address, key.port),
+                    service.import,
+                ));
             }
         }
         Ok(all)
@@ -107,7 +113,10 @@ impl Services {
             Err(error) => return Err(DatapathError::map("read", SERVICES, error)),
         };
         if service.flags & Service::PROBE == 0 {
-            let marker = Service { import: service.import, flags: 0 };
+            let marker = Service {
+                import: service.import,
+                flags: 0,
+            };
             self.insert(to, ServiceKey::marker(address), marker)?;
         }
         self.insert(to, key, service)?;
@@ -120,10 +129,16 @@ impl Services {
     /// Stops steering an address.
     pub(super) fn remove(&mut self, to: SocketAddr) -> Result<(), DatapathError> {
         let address = address::from_ip(to.ip());
-        if !remove(&mut self.map, SERVICES, &ServiceKey::tcp(address, to.port().to_be()))? {
+        if !remove(
+            &mut self.map,
+            SERVICES,
+            &ServiceKey::tcp(address, to.port().to_be()),
+        )? {
             return Ok(());
         }
-        let Some(services) = self.addresses.get_mut(&to.ip()) else { return Ok(()) };
+        let Some(services) = self.addresses.get_mut(&to.ip()) else {
+            return Ok(());
+        };
         *services -= 1;
         if *services == 0 {
             self.addresses.remove(&to.ip());
@@ -138,14 +153,19 @@ impl Services {
         key: ServiceKey,
         service: Service,
     ) -> Result<(), DatapathError> {
-        self.map.insert(key, service, 0).map_err(|error| match error {
-            MapError::SyscallError(error)
-                if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
-            {
-                DatapathError::ServicesFull { address: to, limit: MAX_SERVICES }
-            }
-            error => DatapathError::map("write", SERVICES, error),
-        })
+        self.map
+            .insert(key, service, 0)
+            .map_err(|error| match error {
+                MapError::SyscallError(error)
+                    if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
+                {
+                    DatapathError::ServicesFull {
+                        address: to,
+                        limit: MAX_SERVICES,
+                    }
+                }
+                error => DatapathError::map("write", SERVICES, error),
+            })
     }
 }
 

@@ -30,7 +30,10 @@ const ROLE: &str = "CLTEST_ROLE";
 pub(crate) fn privileged() -> bool {
     let root = nix::unistd::geteuid().is_root();
     let required = env::var_os("CLUSTERLINK_REQUIRE_PRIVILEGES").is_some_and(|value| value == "1");
-    assert!(root || !required, "these tests need root, CAP_BPF and CAP_NET_ADMIN");
+    assert!(
+        root || !required,
+        "these tests need root, CAP_BPF and CAP_NET_ADMIN"
+    );
     if !root {
         eprintln!("NOT RUN: the datapath's tests need root, CAP_BPF and CAP_NET_ADMIN");
     }
@@ -99,7 +102,9 @@ impl Scene {
     pub(crate) fn start(&self) -> KernelDatapath {
         let datapath = started(self.config());
         self.name_listeners(&datapath);
-        datapath.probe().unwrap_or_else(|error| panic!("{}", chain(&error)));
+        datapath
+            .probe()
+            .unwrap_or_else(|error| panic!("{}", chain(&error)));
         datapath
     }
 
@@ -116,7 +121,11 @@ impl Scene {
     }
 
     /// Accepts a connection at the gateway, and says who it is from.
-    pub(crate) fn accept(&self, v6: bool, datapath: &KernelDatapath) -> (TcpStream, Option<Origin>) {
+    pub(crate) fn accept(
+        &self,
+        v6: bool,
+        datapath: &KernelDatapath,
+    ) -> (TcpStream, Option<Origin>) {
         let listener = &self.listeners[usize::from(v6)];
         listener.set_nonblocking(true).unwrap();
         let stream = eventually("a connection", || listener.accept().ok()).0;
@@ -139,7 +148,11 @@ impl Drop for Scene {
         remove_cgroup(&self.cgroup);
         // While a panic is under way the datapath may still hold its lock; it is dropped before.
         if let Err(error) = cleanup(&self.bpf_dir) {
-            eprintln!("cannot clean up {}: {}", self.bpf_dir.display(), chain(&error));
+            eprintln!(
+                "cannot clean up {}: {}",
+                self.bpf_dir.display(),
+                chain(&error)
+            );
         }
     }
 }
@@ -173,7 +186,10 @@ pub(crate) fn chain(error: &DatapathError) -> String {
 }
 
 fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    let status = Command::new("ip")
+        .args(arguments.split(' '))
+        .status()
+        .unwrap();
     assert!(status.success(), "ip {arguments}");
 }
 
@@ -190,7 +206,12 @@ impl Client {
         let mut child = spawn("client", cgroup, &[]);
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let mut client = Self { child, input, output, cgroup: cgroup_id(cgroup).unwrap() };
+        let mut client = Self {
+            child,
+            input,
+            output,
+            cgroup: cgroup_id(cgroup).unwrap(),
+        };
         assert_eq!(client.answer(), "ready");
         client
     }
@@ -216,7 +237,10 @@ impl Drop for Client {
 fn read_answer(output: &mut impl BufRead) -> String {
     loop {
         let mut line = String::new();
-        assert!(output.read_line(&mut line).unwrap() > 0, "the process ended");
+        assert!(
+            output.read_line(&mut line).unwrap() > 0,
+            "the process ended"
+        );
         // What the test runner itself prints has no mark.
         if let Some(at) = line.find("@@ ") {
             return line[at + 3..].trim().to_owned();
@@ -242,7 +266,13 @@ impl OtherPeer {
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let answer = read_answer(&mut output);
         let input = child.stdin.take().unwrap();
-        (Self { child, _input: input }, answer)
+        (
+            Self {
+                child,
+                _input: input,
+            },
+            answer,
+        )
     }
 
     pub(crate) fn kill(&mut self) {
@@ -260,7 +290,11 @@ impl Drop for OtherPeer {
 
 fn spawn(role: &str, cgroup: &Path, variables: &[(&str, &Path)]) -> Child {
     Command::new(env::current_exe().unwrap())
-        .args(["--exact", "plays_its_role_in_another_process", "--nocapture"])
+        .args([
+            "--exact",
+            "plays_its_role_in_another_process",
+            "--nocapture",
+        ])
         .env(ROLE, role)
         .env("CLTEST_CGROUP", cgroup)
         .envs(variables.iter().copied())
@@ -299,7 +333,9 @@ fn play_peer() {
         }
     };
     datapath.set_listeners(&[listener.as_fd()]).unwrap();
-    datapath.set_service("10.114.0.9:80".parse().unwrap(), 9).unwrap();
+    datapath
+        .set_service("10.114.0.9:80".parse().unwrap(), 9)
+        .unwrap();
     datapath.set_verdicts(1, 0, &[u64::MAX; 8]).unwrap();
     datapath.probe().unwrap();
     println!("@@ ready");
@@ -343,14 +379,26 @@ fn play_client() {
                 "closed".to_owned()
             }
             "send" => {
-                let any = if address().is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let any = if address().is_ipv4() {
+                    "0.0.0.0:0"
+                } else {
+                    "[::]:0"
+                };
                 let socket = UdpSocket::bind(any).unwrap();
-                socket.send_to(b"x", address()).map_or_else(errno, |_| "sent".to_owned())
+                socket
+                    .send_to(b"x", address())
+                    .map_or_else(errno, |_| "sent".to_owned())
             }
             "udp-connect" => {
-                let any = if address().is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let any = if address().is_ipv4() {
+                    "0.0.0.0:0"
+                } else {
+                    "[::]:0"
+                };
                 let socket = UdpSocket::bind(any).unwrap();
-                socket.connect(address()).map_or_else(errno, |()| "connected".to_owned())
+                socket
+                    .connect(address())
+                    .map_or_else(errno, |()| "connected".to_owned())
             }
             "storm" => storm(address(), words[2].parse().unwrap()),
             other => panic!("unknown command {other}"),
@@ -384,7 +432,15 @@ pub(crate) fn plain_listener() -> (TcpListener, SocketAddr) {
 /// What bpftool says about a pinned map.
 pub(crate) fn bpftool_dump(path: &Path) -> String {
     File::open(path.parent().unwrap()).unwrap();
-    let output = Command::new("bpftool").args(["map", "dump", "pinned"]).arg(path).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("bpftool")
+        .args(["map", "dump", "pinned"])
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
