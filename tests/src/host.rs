@@ -100,16 +100,20 @@ impl Host {
 
     /// A place of this host in a cgroup of any other path below the host's subtree.
     pub fn place_in(&self, name: &str, cgroup: &Path) -> Result<Place> {
+        self.place_with(name, cgroup, Some(self.hosts_file()))
+    }
+
+    /// [`Host::place_in`] in the machine's own mount namespace, where a peer's pins have to be:
+    /// what it mounts for them must outlive it.
+    pub(crate) fn place_for_peer(&self, name: &str, cgroup: &Path) -> Result<Place> {
+        self.place_with(name, cgroup, None)
+    }
+
+    fn place_with(&self, name: &str, cgroup: &Path, hosts: Option<PathBuf>) -> Result<Place> {
         let cgroup = self.subtree().join(cgroup);
         self.scene.make_cgroup(&cgroup)?;
         let name = format!("{}/{name}", self.name);
-        Place::new(
-            &self.scene,
-            &name,
-            self.place.namespace(),
-            cgroup,
-            Some(self.hosts_file()),
-        )
+        Place::new(&self.scene, &name, self.place.namespace(), cgroup, hosts)
     }
 }
 

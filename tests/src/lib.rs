@@ -31,6 +31,7 @@ pub mod story;
 pub mod tools;
 pub mod traffic;
 pub mod wait;
+pub mod world;
 
 pub use fabric::Fabric;
 pub use host::Host;

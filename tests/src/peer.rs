@@ -82,7 +82,7 @@ impl Peer {
         fabric::install(&fabric.peer_cert(&name)?, &directory.join("certs"))?;
         let bpf = Path::new("/sys/fs/bpf/clusterlink").join(format!("{}-{name}", host.scene.id));
         host.scene.expect_pins(&bpf)?;
-        let place = host.place_in("clusterlink", Path::new("clusterlink"))?;
+        let place = host.place_for_peer("clusterlink", Path::new("clusterlink"))?;
         Ok(Self {
             name,
             host: host.clone(),
@@ -238,7 +238,7 @@ impl Peer {
         self.place.run(tools::clusterlink()?, &all)
     }
 
-    /// Waits until the status is as the function wants it; what it wants is named by a JSON pointer into the status, for the message.
+    /// Waits until the status is as the function wants it; `what` says for the message what that is.
     pub fn wait_status(
         &self,
         what: &str,
@@ -268,10 +268,7 @@ impl Peer {
                 .context("the status has no imports")?;
             let import = imports
                 .iter()
-                .find(|one| {
-                    one["name"]["namespace"] == namespace && one["name"]["name"] == name
-                        || one["namespace"] == namespace && one["name"] == name
-                })
+                .find(|one| one["name"]["namespace"] == namespace && one["name"]["name"] == name)
                 .with_context(|| format!("not among {imports:?}"))?;
             let port = import["port"]
                 .as_u64()

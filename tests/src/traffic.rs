@@ -124,6 +124,10 @@ pub struct Client {
 
 impl Client {
     /// A client that connects, ends its side at once and reads until the other side's end.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass addresses, numbers and literals alike"
+    )]
     pub fn to(target: impl ToString) -> Self {
         Self {
             target: target.to_string(),
@@ -138,6 +142,10 @@ impl Client {
     }
 
     /// Adds a flag with a value.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers pass addresses, numbers and literals alike"
+    )]
     pub fn set(mut self, flag: &str, value: impl ToString) -> Self {
         self.flags.push(flag.to_owned());
         self.flags.push(value.to_string());

@@ -1,18 +1,34 @@
 //! Removal of files and pins that may be gone already.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::mount::umount;
 
-/// Removes a directory of BPF pins and its parent, if that is empty then.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Removes a directory of BPF pins, its parent if that is empty then, and the mount below them if
+/// it was made by a peer that did not live to unmount it.
 pub(super) fn pins(path: &Path) -> Result<()> {
     directory(path)?;
-    match path.parent() {
-        Some(parent) => if_empty(parent),
-        None => Ok(()),
+    if let Some(parent) = path.parent() {
+        if_empty(parent)?;
     }
+    // The lock that peers take while they change mounts.
+    let lock = File::open("/sys/fs").context("cannot open /sys/fs")?;
+    lock.lock().context("cannot lock /sys/fs")?;
+    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
+    let last = mounts
+        .lines()
+        .rfind(|line| line.split(' ').nth(1) == Some(BPFFS));
+    let by_a_peer = last.is_some_and(|line| line.starts_with("clusterlink "));
+    let is_empty = fs::read_dir(BPFFS).is_ok_and(|mut entries| entries.next().is_none());
+    if by_a_peer && is_empty {
+        umount(BPFFS).with_context(|| format!("cannot unmount {BPFFS}"))?;
+    }
+    Ok(())
 }
 
 /// Removes a directory and all in it.
