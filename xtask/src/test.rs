@@ -87,6 +87,8 @@ impl Test {
         // One at a time: they share the machine, and some of them measure.
         cargo.args(["--", "--test-threads=1"]);
         cargo.env("CLUSTERLINK_BIN", clusterlink);
+        // An error of a story says in words where it comes from.
+        cargo.env("RUST_LIB_BACKTRACE", "0");
         cargo
     }
 }

@@ -7,9 +7,12 @@ use anyhow::{Result, bail};
 
 use crate::{build_ebpf, crds, step, workspace};
 
+/// A check and what it is of.
+type Check = (&'static str, fn() -> Result<()>);
+
 /// Runs all checks and names every one that fails.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, fn() -> Result<()>); 6] = [
+    let checks: [Check; 6] = [
         ("format", format),
         ("lints", lints),
         ("generated CRDs", crds::check),

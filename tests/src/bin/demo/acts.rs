@@ -215,7 +215,8 @@ impl<'a> Acts<'a> {
             .set("--get", "/forever")
             .flag("--keep-open");
         let mut client = client.start(&self.cart)?;
-        let flows = || -> Result<bool> { Ok(self.london.flows()?.to_string().contains("cart")) };
+        let flows =
+            || -> Result<bool> { Ok(self.london.flows()?["live"].to_string().contains("cart")) };
         wait_for(
             "the flow log shows the download",
             Duration::from_secs(5),
