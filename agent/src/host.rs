@@ -129,15 +129,9 @@ impl Host {
         Ok(())
     }
 
-    /// Writes the names; does nothing without a hosts file.
-    pub fn write_names(
-        &self,
-        names: impl IntoIterator<Item = (IpAddr, clusterlink_model::ObjectName)>,
-    ) -> Result<(), HostError> {
-        if let Some(hosts) = &self.hosts {
-            hosts.write(names)?;
-        }
-        Ok(())
+    /// The hosts file that carries our block.
+    pub fn hosts_file(&self) -> Option<HostsFile> {
+        self.hosts.clone()
     }
 
     /// Takes everything recorded off the host: names first, routes last, so that nothing for an

@@ -7,9 +7,15 @@
 //! admin ◀── status, flows, metrics
 //! ```
 
+pub mod admin;
+pub mod app;
+pub mod control;
 pub mod datapath;
 mod file;
 pub mod host;
+pub mod lock;
+pub mod readiness;
+mod refusals;
 pub mod state;
 
 /// An error with everything that caused it, on one line.

@@ -30,6 +30,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Whether nothing is recorded: the last process stopped in order.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The hosts file and the name in its markers, if there is a block of ours.
     pub fn hosts_block(&self) -> Option<(PathBuf, String)> {
         Some((self.hosts_file.clone()?, self.peer.clone()?))

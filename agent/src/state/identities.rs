@@ -125,6 +125,14 @@ impl NodeOrigins {
             identities,
         }
     }
+
+    /// Who runs in a cgroup, for the flow log.
+    pub fn by_cgroup(&self, cgroup: u64) -> Client {
+        match self.identities.load().cgroups.get(&cgroup) {
+            Some(Some(workload)) => pod(workload),
+            Some(None) | None => Client::Unknown,
+        }
+    }
 }
 
 impl Origins for NodeOrigins {
