@@ -6,6 +6,8 @@
 //! wrong now) rather than a log. A source publishes its problems before the events that follow from
 //! the same reading.
 
+pub mod directory;
+
 use std::{fmt, sync::Arc};
 
 use clusterlink_crds::{AccessPolicy, Export, Import, Peer, PrivilegedAccessPolicy};

@@ -18,6 +18,7 @@ mod manifests;
 mod peer;
 mod policy;
 mod schema;
+pub mod wrong;
 
 pub use export::{Export, ExportSpec, ExportStatus};
 pub use import::{Import, ImportSource, ImportSourceStatus, ImportSpec, ImportStatus, LbScheme};
@@ -25,7 +26,7 @@ pub use manifests::{definitions, manifests};
 pub use peer::{Gateway, Peer, PeerSpec, PeerStatus};
 pub use policy::{
     AccessPolicy, PolicyAction, PolicySpec, PolicyStatus, PrivilegedAccessPolicy,
-    PrivilegedPolicySpec, WorkloadSetOrSelector,
+    PrivilegedPolicySpec, SELECTOR_OR_SETS_RULE, WorkloadSetOrSelector,
 };
 
 /// The API group of every kind here.

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema;
 
+/// The validation rule of an item of `from` or `to`, in the Common Expression Language.
+pub const SELECTOR_OR_SETS_RULE: &str =
+    "has(self.workloadSelector) != (has(self.workloadSets) && size(self.workloadSets) > 0)";
+
 /// Which connections a policy of a namespace is about, and what becomes of them.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -122,7 +126,7 @@ pub enum PolicyAction {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "has(self.workloadSelector) != (has(self.workloadSets) && size(self.workloadSets) > 0)",
+    "rule": SELECTOR_OR_SETS_RULE,
     "message": "exactly one of workloadSelector and workloadSets must be given"
 }]))]
 pub struct WorkloadSetOrSelector {
