@@ -17,7 +17,10 @@ fn main() -> ExitCode {
     for source in object_sources(&root) {
         println!("cargo:rerun-if-changed={}", source.display());
     }
-    println!("cargo:rerun-if-changed={}", tools_dir().join("bpf-linker").display());
+    println!(
+        "cargo:rerun-if-changed={}",
+        tools_dir().join("bpf-linker").display()
+    );
     println!("cargo:rerun-if-env-changed=CLUSTERLINK_REQUIRE_EBPF");
     println!("cargo:rerun-if-env-changed=PATH");
 

@@ -25,6 +25,7 @@ mod cgroup;
 mod clock;
 mod error;
 mod kernel;
+mod log;
 mod memory;
 mod object;
 mod overlap;
@@ -135,7 +136,7 @@ pub trait Datapath: Send + Sync + 'static {
     /// The record of the connect that led to an accepted socket; `None` if it was not steered.
     fn origin(&self, socket: BorrowedFd<'_>) -> io::Result<Option<Origin>>;
 
-    /// Takes the refusals since the last call.
+    /// Takes the refusals since the last call. What the hooks logged is logged by this as well.
     fn refusals(&self) -> Vec<Refusal>;
 
     /// The steered connections that are open.
@@ -160,7 +161,8 @@ pub struct Config {
     pub gateway_v4: Option<SocketAddrV4>,
     /// Where steered IPv6 connections go.
     pub gateway_v6: Option<SocketAddrV6>,
-    /// What the hooks log: 0 is nothing, 1 errors, up to 5 for everything.
+    /// What the hooks log, besides what they count and report: 0 is nothing, 1 errors, up to 5 for
+    /// everything. Each line costs a connect about 0.1 µs.
     pub log_level: u8,
 }
 

@@ -10,7 +10,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
     os::fd::AsFd,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -454,6 +454,141 @@ fn twenty_thousand_connects_have_their_origin() {
         datapath.flows().unwrap().is_empty().then_some(())
     });
     datapath.remove().unwrap();
+}
+
+#[test]
+fn a_connect_that_failed_leaves_nothing_for_a_later_one() {
+    if !privileged() {
+        return;
+    }
+    let mut scene = Scene::new();
+    let datapath = scene.start();
+    datapath.set_service(at("10.114.0.14:80"), 3).unwrap();
+    datapath.set_verdicts(CLASS_HOST, 0, &[!0; 8]).unwrap();
+    let mut client = scene.client("pod");
+    // The IPv6 listener lives, so connects are steered, but nobody listens on IPv4.
+    drop(scene.listeners.remove(0));
+    datapath.heartbeat().unwrap();
+    let (_listener, plain) = scene::plain_listener();
+    let plain = SocketAddr::from(([169, 254, 77, 1], plain.port()));
+    let _plain = TcpListener::bind(plain).unwrap();
+    assert_eq!(
+        client.tell(&format!("connect-in-turn 40001 10.114.0.14:80 {plain}")),
+        format!("{REFUSED}, peer {plain}"),
+        "the second connect shows its own peer"
+    );
+    assert_eq!(client.tell("connect-in-turn 40002 10.114.0.14:80"), REFUSED);
+    assert_eq!(counter(&datapath, "steered"), 2);
+    assert_eq!(counter(&datapath, "handoff-missing"), 0);
+
+    // The record of the second one is still there; the same tuple comes back without steering.
+    scene
+        .listeners
+        .insert(0, TcpListener::bind(GATEWAY_V4).unwrap());
+    assert_eq!(
+        client.tell(&format!("connect-in-turn 40002 {GATEWAY_V4}")),
+        format!("peer {GATEWAY_V4}")
+    );
+    assert_eq!(scene.accept(false, &datapath).1, None);
+    assert_eq!(counter(&datapath, "handoff-missing"), 1);
+    datapath.remove().unwrap();
+}
+
+#[test]
+fn a_client_of_another_namespace_is_unknown_and_left_to_the_gateway() {
+    if !privileged() {
+        return;
+    }
+    let scene = Scene::new();
+    let datapath = scene.start();
+    datapath.set_service(at("10.114.0.11:80"), 3).unwrap();
+    let mut client = scene.client("pod");
+    assert_eq!(
+        client.tell("connect 10.114.0.11:80"),
+        REFUSED,
+        "the host has no verdict"
+    );
+    assert_eq!(client.tell("leave-network"), "left");
+    // It is sent to the gateway, which cannot be reached from an empty namespace: ENETUNREACH.
+    assert_eq!(client.tell("connect 10.114.0.11:80"), "errno 101");
+    assert_eq!(counter(&datapath, "steered"), 1);
+    datapath.set_workload(client.cgroup, 4).unwrap();
+    datapath.heartbeat().unwrap();
+    assert_eq!(client.tell("connect 10.114.0.11:80"), REFUSED);
+    datapath.remove().unwrap();
+}
+
+#[test]
+fn a_connect_that_carries_data_is_steered_as_well() {
+    if !privileged() {
+        return;
+    }
+    let scene = Scene::new();
+    let datapath = scene.start();
+    datapath.set_service(at("10.114.0.12:80"), 3).unwrap();
+    let mut client = scene.client("pod");
+    assert!(
+        client
+            .tell("fast-open 10.114.0.12:80")
+            .contains("ConnectionRefused")
+    );
+    datapath.set_verdicts(CLASS_HOST, 0, &[!0; 8]).unwrap();
+    datapath.heartbeat().unwrap();
+    assert_eq!(
+        client.tell("fast-open 10.114.0.12:80"),
+        "Ok(5) Ok(Some(10.114.0.12:80))"
+    );
+    let (mut stream, origin) = scene.accept(false, &datapath);
+    assert_eq!(origin.unwrap().import, 3);
+    let mut early = [0; 5];
+    stream.read_exact(&mut early).unwrap();
+    assert_eq!(&early, b"early");
+    datapath.remove().unwrap();
+}
+
+#[test]
+fn hooks_log_what_they_are_asked_to() {
+    if !privileged() {
+        return;
+    }
+    let scene = Scene::new();
+    for (level, expected) in [(0, 0), (4, 1), (5, 2)] {
+        let mut config = scene.config();
+        config.log_level = level;
+        let datapath = started(config);
+        scene.name_listeners(&datapath);
+        datapath.probe().unwrap();
+        datapath.set_service(at("10.114.0.13:80"), 3).unwrap();
+        let mut client = scene.client("pod");
+        assert_eq!(client.tell("connect 10.114.0.13:80"), REFUSED);
+        datapath.set_verdicts(CLASS_HOST, 0, &[!0; 8]).unwrap();
+        assert_eq!(client.tell("connect 10.114.0.13:80"), "peer 10.114.0.13:80");
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || datapath.refusals());
+        assert_eq!(lines.0.load(Relaxed), expected, "at level {level}");
+        drop(client);
+        datapath.remove().unwrap();
+    }
+}
+
+/// Counts the events that the hooks logged.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "clusterlink::kernel"
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[test]

@@ -5,6 +5,7 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
+use aya_log_ebpf::{debug, trace};
 use clusterlink_ebpf_common::{
     TCP, address,
     layout::{Gateway, Origin, Refusal, Service, ServiceKey},
@@ -91,6 +92,13 @@ fn try_steer(ctx: &SockAddrContext, family: u16) -> Result<Passed, Refused> {
     let client = identity::of_current_process(ctx, gateway);
     if client.class != identity::UNKNOWN && !maps::allows(client.class, service.import) {
         report(destination, family, service.import, client, process, now);
+        debug!(
+            ctx,
+            "import {} is denied to class {} (cgroup {})",
+            service.import,
+            client.class,
+            client.cgroup
+        );
         return Err(Refused::Denied);
     }
     // A v4-mapped destination is an IPv4 connection, whatever the socket's family.
@@ -116,6 +124,13 @@ fn try_steer(ctx: &SockAddrContext, family: u16) -> Result<Passed, Refused> {
         return Err(Refused::NoMemory);
     }
     context::set_destination(ctx, family, Destination { address: to, port });
+    trace!(
+        ctx,
+        "import {} is steered for class {} (cgroup {})",
+        service.import,
+        client.class,
+        client.cgroup
+    );
     Ok(Passed::Steered)
 }
 

@@ -23,7 +23,9 @@ use super::{
     attach::{self, Targets},
     bpffs::{self, HostLock, PinDirectory},
     cgroup::own_cgroup,
-    cgroup2_mount, clock, object, overlap,
+    cgroup2_mount, clock,
+    log::KernelLog,
+    object, overlap,
     pins::Pins,
     probe, sys,
     tables::{self, Tables, lock},
@@ -38,6 +40,7 @@ pub struct KernelDatapath {
     pins: Pins,
     targets: Targets,
     tables: Tables,
+    log: Option<KernelLog>,
     probe_address: SocketAddr,
     /// The cookie of our network namespace.
     netns_cookie: AtomicU64,
@@ -53,7 +56,7 @@ impl KernelDatapath {
             cgroup,
             gateway_v4,
             gateway_v6,
-            log_level: _,
+            log_level,
         } = config;
         let Some(address) = gateway_v4
             .map(SocketAddr::V4)
@@ -73,7 +76,7 @@ impl KernelDatapath {
         let pins = Pins::new(&bpf_dir);
         overlap::check(&targets.clients, &mount, &pins)?;
         pins.prepare()?;
-        let mut ebpf = object::load(&pins)?;
+        let mut ebpf = object::load(&pins, log_level)?;
         let netns_cookie = own_netns_cookie().unwrap_or_default();
         let gateway = Gateway {
             v4: gateway_v4.map_or([0; 4], |v4| address::from_ip((*v4.ip()).into())),
@@ -87,6 +90,9 @@ impl KernelDatapath {
             listeners: 0,
         };
         let tables = Tables::take(&mut ebpf, gateway)?;
+        let log = (log_level > 0)
+            .then(|| KernelLog::take(&mut ebpf))
+            .transpose()?;
         // What the last process allowed may no longer be: deny first, then come alive.
         tables::clear(&mut lock(&tables.verdicts), VERDICTS)?;
         let datapath = Self {
@@ -94,6 +100,7 @@ impl KernelDatapath {
             pins,
             targets,
             tables,
+            log,
             probe_address: SocketAddr::new(address.ip(), PROBE_PORT),
             netns_cookie: AtomicU64::new(netns_cookie),
         };
@@ -221,6 +228,9 @@ impl Datapath for KernelDatapath {
     }
 
     fn refusals(&self) -> Vec<Refusal> {
+        if let Some(log) = &self.log {
+            log.flush();
+        }
         let mut ring = lock(&self.tables.refusals);
         let mut refusals = Vec::new();
         while let Some(item) = ring.next() {

@@ -64,7 +64,7 @@ pub(super) fn check_kernel() -> Result<(), DatapathError> {
 }
 
 /// Loads the maps (those that are pinned are used again) and prepares the programs.
-pub(super) fn load(pins: &Pins) -> Result<Ebpf, DatapathError> {
+pub(super) fn load(pins: &Pins, log_level: u8) -> Result<Ebpf, DatapathError> {
     let has = |program, helper| {
         is_helper_supported(program, helper)
             .map(u32::from)
@@ -75,7 +75,9 @@ pub(super) fn load(pins: &Pins) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     loader
         .override_global("HAS_SET_RETVAL", &set_retval, true)
-        .override_global("HAS_SOCK_OPS_NETNS", &netns, true);
+        .override_global("HAS_SOCK_OPS_NETNS", &netns, true)
+        // Lines of other levels are not even checked by the verifier.
+        .override_global(aya_log::LEVEL, &log_level, false);
     for map in maps::ALL {
         loader.map_pin_path(map.name, pins.map(map.name));
     }

@@ -400,6 +400,44 @@ fn play_client() {
                     .connect(address())
                     .map_or_else(errno, |()| "connected".to_owned())
             }
+            // One socket with a port of its own connects to one address after the other.
+            "connect-in-turn" => {
+                let socket =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                        .unwrap();
+                socket.set_reuse_address(true).unwrap();
+                let port: u16 = words[1].parse().unwrap();
+                let own = SocketAddr::from((Ipv4Addr::new(169, 254, 77, 1), port));
+                socket.bind(&own.into()).unwrap();
+                let results: Vec<_> = words[2..]
+                    .iter()
+                    .map(|to| {
+                        let to: SocketAddr = to.parse().unwrap();
+                        match socket.connect(&to.into()) {
+                            Ok(()) => {
+                                format!("peer {}", socket.peer_addr().unwrap().as_socket().unwrap())
+                            }
+                            Err(error) => errno(error),
+                        }
+                    })
+                    .collect();
+                stream = Some(socket.into());
+                results.join(", ")
+            }
+            "leave-network" => {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                "left".to_owned()
+            }
+            "fast-open" => {
+                let socket =
+                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                        .unwrap();
+                let sent =
+                    socket.send_to_with_flags(b"early", &address().into(), libc::MSG_FASTOPEN);
+                let peer = socket.peer_addr().map(|peer| peer.as_socket());
+                stream = Some(socket.into());
+                format!("{sent:?} {peer:?}")
+            }
             "storm" => storm(address(), words[2].parse().unwrap()),
             other => panic!("unknown command {other}"),
         };
