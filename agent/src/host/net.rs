@@ -101,11 +101,12 @@ impl Network {
 
     /// Whether there is an `unreachable` route for exactly `range`.
     pub async fn has_unreachable(&self, range: IpNet) -> Result<bool, NetError> {
-        let mut routes = self
-            .handle
-            .route()
-            .get(message(range, RouteType::Unspec))
-            .execute();
+        // A message with a destination would ask for one route's resolution; this asks for all.
+        let all = match range {
+            IpNet::V4(_) => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            IpNet::V6(_) => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        };
+        let mut routes = self.handle.route().get(all).execute();
         while let Some(route) = routes.next().await {
             let route =
                 route.map_err(|source| request_error("list the routes".to_owned(), source))?;
