@@ -142,8 +142,6 @@ impl Peer {
         ] {
             command.args([flag, text(&path)]);
         }
-        // Steering needs the port open for both families; a wildcard of IPv6 takes both.
-        command.args(["--listen", &format!("[::]:{PORT}")]);
         command.args(["--workers", &self.options.workers.to_string()]);
         command.args(["--log-level", &self.options.log_level]);
         for label in &self.options.labels {
@@ -269,7 +267,7 @@ impl Peer {
             let import = imports
                 .iter()
                 .find(|one| one["name"]["namespace"] == namespace && one["name"]["name"] == name)
-                .with_context(|| format!("not among {imports:?}"))?;
+                .with_context(|| format!("not among {}", status["imports"]))?;
             let port = import["port"]
                 .as_u64()
                 .and_then(|port| u16::try_from(port).ok())
@@ -324,7 +322,7 @@ impl Peer {
             let peer = peers.iter().find(|peer| peer["name"] == other);
             match peer {
                 Some(peer) if peer["reachable"] == Value::Bool(true) => Ok(true),
-                _ => bail!("{peers:?}"),
+                _ => bail!("{}", status["peers"]),
             }
         })
     }

@@ -46,7 +46,7 @@ impl World {
         let mut started = Vec::new();
         for name in exporters {
             let mut peer = Peer::prepare(&scene.host(name)?, &fabric, options.clone())?;
-            peer.apply("peers.json", &[manifests::peer("west", &[])])?;
+            peer.apply("peers.yaml", &[manifests::peer("west", &[])])?;
             peer.run()?;
             started.push(peer);
         }
@@ -54,7 +54,7 @@ impl World {
             .iter()
             .map(|peer| manifests::peer(peer.name(), &[peer.address()]))
             .collect();
-        west.apply("peers.json", &known)?;
+        west.apply("peers.yaml", &known)?;
         west.run()?;
         for peer in &started {
             west.wait_connected(peer.name())?;
@@ -76,7 +76,7 @@ impl World {
     /// Exports a backend from a peer as a service of [`NAMESPACE`].
     pub fn export(&self, from: &Peer, service: &str, port: u16, backend: SocketAddr) -> Result<()> {
         from.apply(
-            &format!("{service}.json"),
+            &format!("{service}.yaml"),
             &manifests::shared(NAMESPACE, service, port, backend),
         )
     }
@@ -95,7 +95,7 @@ impl World {
             .collect();
         let import = manifests::import(NAMESPACE, service, port, &sources);
         self.west.apply(
-            &format!("{service}.json"),
+            &format!("{service}.yaml"),
             &[manifests::with_scheme(import, scheme)],
         )?;
         self.west.import_address(NAMESPACE, service, false)
@@ -104,7 +104,7 @@ impl World {
     /// Allows everything at every peer.
     pub fn allow_all(&self) -> Result<()> {
         for peer in self.exporters.iter().chain([&self.west]) {
-            peer.apply("allow-all.json", &[manifests::allow_all(NAMESPACE)])?;
+            peer.apply("allow-all.yaml", &[manifests::allow_all(NAMESPACE)])?;
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl World {
         let pod = self.west.host().pod(name)?;
         let document = manifests::pod(NAMESPACE, name, &pod.cgroup_annotation()?);
         self.west
-            .apply(&format!("pod-{name}.json"), &[change(document)])?;
+            .apply(&format!("pod-{name}.yaml"), &[change(document)])?;
         Ok(pod)
     }
 }

@@ -52,12 +52,12 @@ fn both_sides_have_to_allow() -> Result<()> {
         let (world, _server, address) = world(scene)?;
         let client = world.workload("client", |pod| pod)?;
         let allow = [allow_all(NAMESPACE)];
-        world.east().apply("allow.json", &allow)?;
+        world.east().apply("allow.yaml", &allow)?;
         ensure!(
             verdict(&client, address)? == Verdict::Refused,
             "allowed at east only"
         );
-        world.west.apply("allow.json", &allow)?;
+        world.west.apply("allow.yaml", &allow)?;
         wait_verdict(
             "allowed on both sides",
             SOON,
@@ -65,7 +65,7 @@ fn both_sides_have_to_allow() -> Result<()> {
             address,
             &[Verdict::Served],
         )?;
-        world.east().delete("allow.json")?;
+        world.east().delete("allow.yaml")?;
         wait_verdict(
             "allowed at west only",
             SOON,
@@ -73,7 +73,7 @@ fn both_sides_have_to_allow() -> Result<()> {
             address,
             &REFUSED_BY_THE_OTHER,
         )?;
-        world.east().apply("allow.json", &allow)?;
+        world.east().apply("allow.yaml", &allow)?;
         wait_verdict(
             "allowed on both sides again",
             Duration::from_millis(1_500),
@@ -81,7 +81,7 @@ fn both_sides_have_to_allow() -> Result<()> {
             address,
             &[Verdict::Served],
         )?;
-        world.west.delete("allow.json")?;
+        world.west.delete("allow.yaml")?;
         wait_verdict(
             "allowed at east only again",
             SOON,
@@ -98,7 +98,7 @@ fn each_tier_beats_the_next() -> Result<()> {
     story("tiers", |scene| {
         let (world, _server, address) = world(scene)?;
         let client = world.workload("client", |pod| pod)?;
-        world.east().apply("allow.json", &[allow_all(NAMESPACE)])?;
+        world.east().apply("allow.yaml", &[allow_all(NAMESPACE)])?;
         let all = everything();
         let tiers = [
             (
@@ -129,7 +129,7 @@ fn each_tier_beats_the_next() -> Result<()> {
         for (number, (tier, policy, wanted)) in tiers.iter().enumerate() {
             world
                 .west
-                .apply(&format!("{number}.json"), std::slice::from_ref(policy))?;
+                .apply(&format!("{number}.yaml"), std::slice::from_ref(policy))?;
             wait_verdict(
                 &format!("with a {tier}"),
                 SOON,
@@ -140,7 +140,7 @@ fn each_tier_beats_the_next() -> Result<()> {
         }
         // The same on the way back, each tier taken away again.
         for number in (1..tiers.len()).rev() {
-            world.west.delete(&format!("{number}.json"))?;
+            world.west.delete(&format!("{number}.yaml"))?;
             let (tier, _, wanted) = &tiers[number - 1];
             wait_verdict(
                 &format!("with no more than a {tier}"),
@@ -202,7 +202,7 @@ fn a_deny_selects_by_every_attribute_of_the_client() -> Result<()> {
                         &everything(),
                     )
                 };
-                side.apply("deny.json", &[deny(value)])?;
+                side.apply("deny.yaml", &[deny(value)])?;
                 wait_verdict(&row, SOON, &client, address, &REFUSED_BY_THE_OTHER)?;
                 let seen = verdict(&other, address)?;
                 let spared = seen == Verdict::Served;
@@ -212,7 +212,7 @@ fn a_deny_selects_by_every_attribute_of_the_client() -> Result<()> {
                     "{row}: the other workload saw {seen:?}"
                 );
                 if value != mismatch && key != "client.clusterlink.net/service-account" {
-                    side.apply("deny.json", &[deny(mismatch)])?;
+                    side.apply("deny.yaml", &[deny(mismatch)])?;
                     wait_verdict(
                         &format!("{row}, of another value"),
                         Duration::from_millis(1_500),
@@ -221,7 +221,7 @@ fn a_deny_selects_by_every_attribute_of_the_client() -> Result<()> {
                         &[Verdict::Served],
                     )?;
                 }
-                side.delete("deny.json")?;
+                side.delete("deny.yaml")?;
                 let patience = Duration::from_millis(1_500);
                 wait_verdict(
                     &format!("{row}, withdrawn"),
@@ -242,7 +242,7 @@ fn two_workloads_of_one_host_have_verdicts_of_their_own() -> Result<()> {
         let (world, _server, address) = world(scene)?;
         let cart = world.workload("cart", |pod| with_label(pod, "app", "cart"))?;
         let till = world.workload("till", |pod| with_label(pod, "app", "till"))?;
-        world.east().apply("allow.json", &[allow_all(NAMESPACE)])?;
+        world.east().apply("allow.yaml", &[allow_all(NAMESPACE)])?;
         let only = |app| {
             let from = matching("client.clusterlink.net/labels.app", app);
             [access_policy(
@@ -253,13 +253,13 @@ fn two_workloads_of_one_host_have_verdicts_of_their_own() -> Result<()> {
                 &everything(),
             )]
         };
-        world.west.apply("only.json", &only("cart"))?;
+        world.west.apply("only.yaml", &only("cart"))?;
         wait_verdict("cart is allowed", SOON, &cart, address, &[Verdict::Served])?;
         ensure!(
             verdict(&till, address)? == Verdict::Refused,
             "till is not allowed"
         );
-        world.west.apply("only.json", &only("till"))?;
+        world.west.apply("only.yaml", &only("till"))?;
         wait_verdict("till is allowed", SOON, &till, address, &[Verdict::Served])?;
         ensure!(
             verdict(&cart, address)? == Verdict::Refused,
@@ -274,7 +274,7 @@ fn the_hosts_own_process_has_the_peers_attributes_only() -> Result<()> {
     story("host-process", |scene| {
         let (world, _server, address) = world(scene)?;
         let host = world.west.host();
-        world.east().apply("allow.json", &[allow_all(NAMESPACE)])?;
+        world.east().apply("allow.yaml", &[allow_all(NAMESPACE)])?;
         ensure!(
             verdict(host, address)? == Verdict::Refused,
             "without any policy"
@@ -301,7 +301,7 @@ fn the_hosts_own_process_has_the_peers_attributes_only() -> Result<()> {
         ];
         for (what, from, wanted) in policies {
             world.west.apply(
-                "allow.json",
+                "allow.yaml",
                 &[access_policy(
                     NAMESPACE,
                     "host",

@@ -187,7 +187,7 @@ impl<'a> Acts<'a> {
                 .count()
         };
         self.stage.say(&format!(
-            "{} calls, {failed} of them in flight at that moment and lost; since then paris answered {}, tokyo {}",
+            "{} calls, {failed} lost in flight; since the kill paris answered {}, tokyo {}",
             all.len(),
             from("hello from paris"),
             from("hello from tokyo")

@@ -34,8 +34,8 @@ pub(crate) fn beside_direct_tcp(acts: &Acts<'_>) -> Result<()> {
             &[manifests::source("paris", "bench", name)],
         ));
     }
-    paris.apply("bench.json", &exports)?;
-    london.apply("bench.json", &imports)?;
+    paris.apply("bench.yaml", &exports)?;
+    london.apply("bench.yaml", &imports)?;
     let imported = |name: &str| london.import_address("bench", name, false);
     let (flood_import, short_import) = (imported("flood")?, imported("short")?);
     wait_for("the imports work", Duration::from_secs(2), || {
