@@ -9,6 +9,8 @@ pub mod metrics;
 mod routes;
 pub mod socket;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +24,7 @@ use tokio::sync::watch;
 
 use self::status::{Certificate, Local, Steering};
 pub use self::{
-    routes::{Flows, router},
+    routes::{Flows, Served, router},
     socket::{AdminSocket, SocketError},
     status::Status,
 };
@@ -43,6 +45,16 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// What the routes of the local API need.
+    pub fn served(self: &Arc<Self>) -> Served {
+        let admin = self.clone();
+        Served {
+            readiness: self.readiness.clone(),
+            flows: self.flows.clone(),
+            status: Arc::new(move || admin.status()),
+        }
+    }
+
     /// The whole status, composed now.
     pub fn status(&self) -> Status {
         let view = self.view.borrow().clone();

@@ -332,7 +332,7 @@ async fn serve(
         })
     };
     let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
-    let routes = admin::router(admin.clone());
+    let routes = admin::router(admin.served());
     let metrics = match config.metrics {
         None => None,
         Some(address) => {

@@ -113,8 +113,13 @@ struct Changes {
     judged: BTreeSet<ObjectName>,
     /// Imports that are new, changed or gone, as they were before.
     imports: BTreeMap<ObjectName, Option<Arc<Import>>>,
-    peers: bool,
+    /// Peers whose object or labels changed.
+    peers: BTreeSet<PeerName>,
     policies: bool,
+    /// Namespaces whose policies changed.
+    namespaces: BTreeSet<Arc<str>>,
+    /// Whether a policy changed that governs every namespace.
+    privileged: bool,
     workloads: bool,
     touched: Touched,
 }
@@ -198,22 +203,12 @@ impl State {
         if labels == self.remote_labels {
             return;
         }
-        let mut changes = Changes {
-            peers: true,
+        let peers = labels.keys().chain(self.remote_labels.keys());
+        let changed = peers.filter(|peer| labels.get(*peer) != self.remote_labels.get(*peer));
+        let changes = Changes {
+            peers: changed.cloned().collect(),
             ..Changes::default()
         };
-        let changed: BTreeSet<&PeerName> = (labels.keys().chain(self.remote_labels.keys()))
-            .filter(|peer| labels.get(*peer) != self.remote_labels.get(*peer))
-            .collect();
-        for import in self.snapshot.imports.values() {
-            if import
-                .sources
-                .iter()
-                .any(|source| changed.contains(&source.peer))
-            {
-                changes.judged.insert(import.name.clone());
-            }
-        }
         self.remote_labels = labels;
         self.commit(changes);
     }
@@ -275,24 +270,18 @@ impl State {
             }
             ResourceKey::Peer(name) => {
                 if old.peers.get(name) != new.peers.get(name) {
-                    changes.peers = true;
-                    let affected = new
-                        .imports
-                        .values()
-                        .filter(|import| import.sources.iter().any(|source| source.peer == *name));
-                    changes
-                        .judged
-                        .extend(affected.map(|import| import.name.clone()));
+                    changes.peers.insert(name.clone());
                 }
             }
             ResourceKey::Policy(name) => {
                 if old.policies.get(name) != new.policies.get(name) {
                     changes.policies = true;
-                    let affected = new.imports.keys().filter(|import| match name {
-                        PolicyName::Privileged(_) => true,
-                        PolicyName::Namespaced(policy) => policy.namespace == import.namespace,
-                    });
-                    changes.judged.extend(affected.cloned());
+                    match name {
+                        PolicyName::Privileged(_) => changes.privileged = true,
+                        PolicyName::Namespaced(policy) => {
+                            changes.namespaces.insert(policy.namespace.clone());
+                        }
+                    }
                 }
             }
             ResourceKey::Workload(name) => {
@@ -311,9 +300,10 @@ impl State {
         if changes.policies {
             self.policies = Arc::new(PolicySet::new(self.snapshot.policies.values().cloned()));
         }
-        if changes.peers {
+        if !changes.peers.is_empty() {
             self.peer_labels = Arc::new(self.labels_in_force());
         }
+        self.find_judged(&mut changes);
         self.update_imports(&mut changes);
         let fresh = if changes.workloads {
             self.update_identities(&mut changes.touched)
@@ -359,6 +349,21 @@ impl State {
             self.view.send_replace(view);
         });
         self.forget_unused_classes();
+    }
+
+    /// The imports that changed peers and policies have to do with.
+    fn find_judged(&self, changes: &mut Changes) {
+        if changes.peers.is_empty() && !changes.policies {
+            return;
+        }
+        for (name, import) in &self.snapshot.imports {
+            let affected = changes.privileged
+                || changes.namespaces.contains(&name.namespace)
+                || (import.sources.iter()).any(|source| changes.peers.contains(&source.peer));
+            if affected {
+                changes.judged.insert(name.clone());
+            }
+        }
     }
 
     /// Numbers, addresses and bits of imports that are new, changed or gone.

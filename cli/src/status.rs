@@ -46,7 +46,7 @@ fn print(status: &Status) {
     match expires.duration_since(SystemTime::now()) {
         Ok(left) => println!("certificate expires in {}", show::short(left)),
         Err(_) => {
-            println!("certificate HAS EXPIRED; make a new one with `clusterlink create peer-cert`")
+            println!("certificate HAS EXPIRED; make a new one with `clusterlink create peer-cert`");
         }
     }
     match (&status.steering.on, &status.steering.reason) {

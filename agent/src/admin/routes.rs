@@ -10,11 +10,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use clusterlink_gateway::flow::FlowRecord;
+use clusterlink_gateway::flow::{FlowLog, FlowRecord};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Admin, Status};
+use super::Status;
+use crate::readiness::Readiness;
 
 /// The flow log at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,30 +26,41 @@ pub struct Flows {
     pub recent: Vec<FlowRecord>,
 }
 
+/// What the routes serve.
+#[derive(Clone)]
+pub struct Served {
+    /// What is waited for.
+    pub readiness: Readiness,
+    /// The flow log.
+    pub flows: Arc<FlowLog>,
+    /// Composes the status.
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+}
+
 /// The local API.
-pub fn router(admin: Arc<Admin>) -> Router {
+pub fn router(served: Served) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/follow", get(follow))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(admin)
+        .with_state(served)
 }
 
-async fn status(State(admin): State<Arc<Admin>>) -> Json<Status> {
-    Json(admin.status())
+async fn status(State(served): State<Served>) -> Json<Status> {
+    Json((served.status)())
 }
 
-async fn flows(State(admin): State<Arc<Admin>>) -> Json<Flows> {
+async fn flows(State(served): State<Served>) -> Json<Flows> {
     Json(Flows {
-        live: admin.flows.live(),
-        recent: admin.flows.recent(),
+        live: served.flows.live(),
+        recent: served.flows.recent(),
     })
 }
 
-async fn follow(State(admin): State<Arc<Admin>>) -> Response {
-    let events = admin.flows.subscribe();
+async fn follow(State(served): State<Served>) -> Response {
+    let events = served.flows.subscribe();
     let lines = futures::stream::unfold(events, async |mut events| {
         loop {
             match events.recv().await {
@@ -72,8 +84,8 @@ fn line(record: &FlowRecord) -> Bytes {
     line.into()
 }
 
-async fn ready(State(admin): State<Arc<Admin>>) -> (StatusCode, String) {
-    let blockers = admin.readiness.blockers();
+async fn ready(State(served): State<Served>) -> (StatusCode, String) {
+    let blockers = served.readiness.blockers();
     if blockers.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {

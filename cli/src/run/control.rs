@@ -66,3 +66,76 @@ fn translate(status: &ControllerStatus) -> ControlReport {
             ..ControlReport::default()
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use clusterlink_controller::status::{
+        ExportStatus, ImportStatus, PeerObjectStatus, PolicyStatus, SourceStatus, WorkloadStatus,
+    };
+    use clusterlink_model::{Action, Backend, LbScheme, ObjectName, PolicyName};
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_object_reaches_the_status() {
+        let name = ObjectName::new("shop", "web");
+        let status = ControllerStatus {
+            generation: 1,
+            complete: true,
+            problems: Vec::new(),
+            imports: vec![Arc::new(ImportStatus {
+                name: name.clone(),
+                port: 80,
+                addresses: vec![[10, 114, 0, 1].into()],
+                scheme: LbScheme::RoundRobin,
+                target_port: Some(12_000),
+                sources: vec![SourceStatus {
+                    peer: "east".to_owned(),
+                    export_name: "web".to_owned(),
+                    export_namespace: "shop".to_owned(),
+                    invalid: None,
+                }],
+                conditions: Vec::new(),
+                stale: false,
+            })],
+            exports: vec![Arc::new(ExportStatus {
+                name: name.clone(),
+                host: "web".to_owned(),
+                port: 80,
+                backend: Some(Backend::Import(name.clone())),
+                conditions: Vec::new(),
+                stale: false,
+            })],
+            peers: vec![Arc::new(PeerObjectStatus {
+                name: name.clone(),
+                peer: "east".parse().ok(),
+                gateways: Vec::new(),
+                labels: None,
+                conditions: Vec::new(),
+                stale: true,
+            })],
+            policies: vec![Arc::new(PolicyStatus {
+                name: PolicyName::Namespaced(name.clone()),
+                in_force: Some(Action::Deny),
+                warnings: Vec::new(),
+                conditions: Vec::new(),
+                stale: false,
+            })],
+            workloads: vec![Arc::new(WorkloadStatus {
+                name: name.clone(),
+                service_account: "default".into(),
+                cgroup: Some("web".into()),
+                addresses: Vec::new(),
+                conditions: Vec::new(),
+                stale: false,
+            })],
+        };
+        let report = translate(&status);
+        assert_eq!(report.problems, []);
+        assert_eq!(report.imports[0].sources[0].export_name, "web");
+        assert_eq!(report.exports[0].name, name);
+        assert!(report.peers[0].stale);
+        assert_eq!(report.policies[0].in_force, Some(Action::Deny));
+        assert_eq!(report.workloads[0].cgroup.as_deref(), Some("web"));
+    }
+}
