@@ -160,7 +160,13 @@ fn files(directory: &Path, lines: &mut BTreeSet<String>) {
 
 fn mounts() -> Result<Vec<String>> {
     let text = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
-    Ok(text.lines().map(|line| format!("mount {line}")).collect())
+    // The first `ip netns add` after a boot makes this one, for all that come later.
+    let lasting = |line: &&str| line.split(' ').nth(1) != Some("/run/netns");
+    Ok(text
+        .lines()
+        .filter(lasting)
+        .map(|line| format!("mount {line}"))
+        .collect())
 }
 
 /// The processes of a scene or of a peer, by their command lines.

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::mount::umount;
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -24,9 +25,21 @@ pub(super) fn pins(path: &Path) -> Result<()> {
         .lines()
         .rfind(|line| line.split(' ').nth(1) == Some(BPFFS));
     let by_a_peer = last.is_some_and(|line| line.starts_with("clusterlink "));
-    let is_empty = fs::read_dir(BPFFS).is_ok_and(|mut entries| entries.next().is_none());
-    if by_a_peer && is_empty {
-        umount(BPFFS).with_context(|| format!("cannot unmount {BPFFS}"))?;
+    // Names with a dot are the kernel's own, which every such file system has.
+    let names = fs::read_dir(BPFFS)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    let in_use = names
+        .into_iter()
+        .any(|name| !name.as_encoded_bytes().contains(&b'.'));
+    if by_a_peer && !in_use {
+        match umount(BPFFS) {
+            // Somebody looks at it; whoever is the next to clear up tries again.
+            Ok(()) | Err(Errno::EBUSY) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot unmount {BPFFS}")),
+        }
     }
     Ok(())
 }
