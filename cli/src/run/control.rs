@@ -102,7 +102,7 @@ mod tests {
                 name: name.clone(),
                 host: "web".to_owned(),
                 port: 80,
-                backend: Some(Backend::Import(name.clone())),
+                backend: Backend::Import(name.clone()),
                 conditions: Vec::new(),
                 stale: false,
             })],
