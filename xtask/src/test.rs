@@ -69,6 +69,8 @@ impl Test {
         if privileged {
             // The tests of the datapath fail where they cannot run, instead of saying so.
             cargo.env("CLUSTERLINK_REQUIRE_PRIVILEGES", "1");
+            // They share one kernel, so one at a time; a call for them alone would build anew.
+            cargo.env("RUST_TEST_THREADS", "1");
         }
         cargo
     }
