@@ -172,7 +172,6 @@ async fn start(
     let kernel = start_datapath(config, &addresses, cgroup.clone())?;
     let kernel = standing.datapath.insert(Arc::new(kernel)).clone();
     let datapath: Arc<dyn Datapath> = kernel;
-    standing.takes_over = false;
 
     let state = State::new(
         state::Config {
@@ -267,6 +266,7 @@ async fn start(
         steering_sender.closed().await;
         "the status"
     });
+    standing.takes_over = false;
     Ok(())
 }
 
