@@ -75,7 +75,7 @@ impl Reader {
                         .watcher
                         .as_mut()
                         .is_some_and(|w| w.set(&tree.directories));
-                    self.read_changed(tree.files);
+                    self.read_changed(tree.files, &tree.unreadable);
                     added
                 }
                 Err(error) => {
@@ -121,13 +121,14 @@ impl Reader {
         }
     }
 
-    fn read_changed(&mut self, files: BTreeMap<Arc<Path>, Found>) {
-        let gone: Vec<_> = self
-            .files
-            .keys()
-            .filter(|path| !files.contains_key(*path))
-            .cloned()
-            .collect();
+    fn read_changed(&mut self, files: BTreeMap<Arc<Path>, Found>, unreadable: &[PathBuf]) {
+        let hidden = |path: &Path| {
+            unreadable
+                .iter()
+                .any(|directory| path.starts_with(directory))
+        };
+        let is_gone = |path: &&Arc<Path>| !files.contains_key(*path) && !hidden(path);
+        let gone: Vec<_> = self.files.keys().filter(is_gone).cloned().collect();
         for (path, found) in files {
             let seen = self.files.get(&path);
             if seen.is_some_and(|seen| seen.certain && seen.found == found) {

@@ -21,6 +21,8 @@ pub(super) struct Tree {
     pub(super) files: BTreeMap<Arc<Path>, Found>,
     /// The directories in which a change can change the manifests.
     pub(super) directories: BTreeSet<PathBuf>,
+    /// The directories that could not be looked through: what was in them may be there still.
+    pub(super) unreadable: Vec<PathBuf>,
 }
 
 /// What a manifest's path leads to.
@@ -89,7 +91,13 @@ fn enter(directory: &Path, inside: &mut Vec<(u64, u64)>, tree: &mut Tree) -> io:
         let named_manifest = is_manifest(&path);
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => {
-                if let Err(error) = enter(&path, inside, tree) {
+                let depth = inside.len();
+                let entered = enter(&path, inside, tree);
+                inside.truncate(depth);
+                if let Err(error) = entered
+                    && error.kind() != io::ErrorKind::NotFound
+                {
+                    tree.unreadable.push(path.clone());
                     let message =
                         format!("the directory cannot be read ({error}): check its permissions");
                     tree.files.insert(path.into(), Found::Unusable(message));

@@ -20,6 +20,8 @@ pub(super) struct Watcher {
     watcher: RecommendedWatcher,
     /// Watched directories with device and inode: another directory may come to have the same path.
     watched: HashMap<PathBuf, (u64, u64)>,
+    /// Directories that cannot be watched, so that each is told once.
+    refused: BTreeSet<PathBuf>,
 }
 
 impl Watcher {
@@ -35,6 +37,7 @@ impl Watcher {
         Ok(Self {
             watcher,
             watched: HashMap::new(),
+            refused: BTreeSet::new(),
         })
     }
 
@@ -63,13 +66,15 @@ impl Watcher {
             match self.watcher.watch(path, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     self.watched.insert(path.clone(), identity);
+                    self.refused.remove(path);
                     added = true;
                 }
-                Err(error) => tracing::warn!(
+                Err(error) if self.refused.insert(path.clone()) => tracing::warn!(
                     path = %path.display(),
                     %error,
                     "cannot watch the directory: changes in it are found by looking again from time to time"
                 ),
+                Err(_) => {}
             }
         }
         added
