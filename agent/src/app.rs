@@ -195,7 +195,7 @@ async fn start(
         datapath: datapath.clone(),
     }));
     let gateway = Gateway::start(
-        GatewayConfig {
+        &GatewayConfig {
             workers: config.workers,
             listen: config.listen,
             steering: addresses

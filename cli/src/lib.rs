@@ -1,9 +1,11 @@
-//! `clusterlink`: what operators type. The binary is a line; everything is here, where it can be tested.
+//! `clusterlink`: what operators type. The binary is a line; everything is here, where the parts can
+//! be tested and `create` can be used by others.
 
 #![forbid(unsafe_code)]
 
 mod admin;
 mod cleanup;
+pub mod create;
 mod flows;
 mod logging;
 mod options;
@@ -25,6 +27,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Create a fabric's certificate authority, or the certificate of a peer.
+    #[command(subcommand)]
+    Create(create::CreateCommand),
     /// Run a standalone peer: controller, agent and gateway in one process.
     Run(Box<run::RunArgs>),
     /// Show what a running peer knows: other peers, imports, exports, policies, problems.
@@ -54,6 +59,7 @@ pub(crate) enum Output {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Create(command) => command.run(),
         Command::Run(args) => return run::run(*args),
         Command::Status(args) => status::run(&args),
         Command::Flows(args) => flows::run(&args),

@@ -73,7 +73,7 @@ pub struct Gateway {
 impl Gateway {
     /// Binds the sockets and starts the workers.
     pub fn start(
-        config: Config,
+        config: &Config,
         credentials: watch::Receiver<Arc<Credentials>>,
         view: watch::Receiver<Arc<View>>,
         origins: Arc<dyn Origins>,

@@ -218,7 +218,7 @@ impl Worker {
     }
 
     /// Takes a new view: sessions and flows that it no longer allows are ended.
-    fn adopt(&self, view: Arc<View>) {
+    fn adopt(&self, view: &Arc<View>) {
         let labels_changed = {
             let mut current = self.view.borrow_mut();
             let changed = current.local.labels != view.local.labels;
@@ -241,7 +241,7 @@ impl Worker {
                 link.set_labels(&view.local.labels);
             }
         }
-        self.judge_all(&view);
+        self.judge_all(view);
     }
 
     /// All sessions, dialled by either side.
@@ -402,7 +402,7 @@ async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
                     return;
                 }
                 let view = views.borrow_and_update().clone();
-                worker.adopt(view);
+                worker.adopt(&view);
             }
             changed = credentials.changed() => {
                 if changed.is_err() {

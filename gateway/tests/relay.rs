@@ -1,5 +1,7 @@
 //! Two and more gateways on loopback: bytes, ends, failover and live judgement.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
+
 mod support;
 
 use std::{

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustls::pki_types::{
@@ -117,7 +117,7 @@ fn unreadable(path: &Path, source: io::Error) -> CredentialsError {
 
 /// Every item of one kind in a PEM file; at least one must be there.
 fn items<T: PemObject>(
-    path: &PathBuf,
+    path: &Path,
     bytes: &[u8],
     kind: &str,
 ) -> Result<Vec<T>, CredentialsError> {
@@ -126,7 +126,7 @@ fn items<T: PemObject>(
         .map_err(|error| bad_pem(path, &error))?;
     if items.is_empty() {
         return Err(CredentialsError::Content {
-            path: path.clone(),
+            path: path.to_owned(),
             problem: format!("holds no PEM block of kind \"{}\"", kind.to_uppercase()),
         });
     }

@@ -225,6 +225,16 @@ impl Channel {
         Ok(Self::new(Connection::Server(Box::new(connection))))
     }
 
+    /// Replaces the sending key now; rustls does it by itself after as much data as a key may see.
+    #[cfg(test)]
+    pub(super) fn update_keys(&mut self, out: &mut Vec<u8>) -> Result<(), ChannelError> {
+        match &mut self.connection {
+            Connection::Client(c) => update(c.process_tls_records(&mut self.held))?,
+            Connection::Server(c) => update(c.process_tls_records(&mut self.held))?,
+        }
+        self.encrypt(&[], out)
+    }
+
     /// What rustls knows of the connection, such as the certificates of the other end.
     pub(super) fn state(&self) -> &CommonState {
         match &self.connection {
@@ -454,6 +464,14 @@ fn seal_close<Data>(
     }
 }
 
+#[cfg(test)]
+fn update<Data>(status: UnbufferedStatus<'_, '_, Data>) -> Result<(), ChannelError> {
+    match status.state? {
+        ConnectionState::WriteTraffic(traffic) => Ok(traffic.refresh_traffic_keys()?),
+        _ => Err(ChannelError::Closed),
+    }
+}
+
 fn encode<Data>(
     data: &mut rustls::unbuffered::EncodeTlsData<'_, Data>,
     out: &mut Vec<u8>,
@@ -476,6 +494,7 @@ fn encode<Data>(
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants it")]
 fn encrypt_error(error: EncryptError) -> ChannelError {
     match error {
         EncryptError::InsufficientSize(needed) => ChannelError::NoRoom {

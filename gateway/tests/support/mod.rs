@@ -7,7 +7,7 @@ use std::{
     num::{NonZeroU16, NonZeroUsize},
     os::fd::BorrowedFd,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -61,11 +61,8 @@ impl Authority {
     }
 }
 
-/// Says of every connection that it came from the host and wants import 1, unless told otherwise.
-#[derive(Default)]
-pub(crate) struct FixedOrigins {
-    pub(crate) client: Mutex<Option<Client>>,
-}
+/// Says of every connection that it came from the host and wants import 1.
+struct FixedOrigins;
 
 impl Origins for FixedOrigins {
     fn origin(&self, _socket: BorrowedFd<'_>) -> io::Result<Option<Origin>> {
@@ -79,7 +76,7 @@ impl Origins for FixedOrigins {
     }
 
     fn client(&self, _origin: &Origin, _source: SocketAddr) -> Client {
-        self.client.lock().unwrap().clone().unwrap_or(Client::Host)
+        Client::Host
     }
 }
 
@@ -87,7 +84,6 @@ impl Origins for FixedOrigins {
 pub(crate) struct Node {
     pub(crate) gateway: Gateway,
     pub(crate) view: watch::Sender<Arc<View>>,
-    pub(crate) origins: Arc<FixedOrigins>,
     pub(crate) steering: SocketAddr,
     _certs: tempfile::TempDir,
     _credentials: watch::Sender<Arc<Credentials>>,
@@ -104,7 +100,6 @@ impl Node {
             labels: Labels::new(),
         };
         let (view, view_receiver) = watch::channel(Arc::new(View::not_ready(local)));
-        let origins = Arc::new(FixedOrigins::default());
         let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let steering = reserved.local_addr().unwrap();
         drop(reserved);
@@ -116,17 +111,16 @@ impl Node {
         };
         let mut registry = prometheus_client::registry::Registry::default();
         let gateway = Gateway::start(
-            config,
+            &config,
             credentials_receiver,
             view_receiver,
-            origins.clone(),
+            Arc::new(FixedOrigins),
             &mut registry,
         )
         .unwrap();
         Self {
             gateway,
             view,
-            origins,
             steering,
             _certs: certs,
             _credentials: credentials,
