@@ -1,10 +1,6 @@
 //! The files of a certificate directory, and whether they changed.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
 
 use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
@@ -116,11 +112,7 @@ fn unreadable(path: &Path, source: io::Error) -> CredentialsError {
 }
 
 /// Every item of one kind in a PEM file; at least one must be there.
-fn items<T: PemObject>(
-    path: &Path,
-    bytes: &[u8],
-    kind: &str,
-) -> Result<Vec<T>, CredentialsError> {
+fn items<T: PemObject>(path: &Path, bytes: &[u8], kind: &str) -> Result<Vec<T>, CredentialsError> {
     let items = T::pem_slice_iter(bytes)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad_pem(path, &error))?;

@@ -494,7 +494,10 @@ fn encode<Data>(
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants it")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it stands where map_err wants it"
+)]
 fn encrypt_error(error: EncryptError) -> ChannelError {
     match error {
         EncryptError::InsufficientSize(needed) => ChannelError::NoRoom {
