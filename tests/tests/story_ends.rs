@@ -124,7 +124,8 @@ fn connections_without_a_byte_end_in_order() -> Result<()> {
 #[test]
 fn a_reset_is_a_reset_at_the_other_end() -> Result<()> {
     story("resets", |scene| {
-        // By the server, in the middle of what the client sends.
+        // By the server, in the middle of what the client sends. A socket reports its reset once,
+        // to the thread that reads or to the one that writes.
         let shared = shared(scene, "reset", &["--bytes", "1000"])?;
         wait_open(&shared, shared.address)?;
         let seen = Client::to(shared.address)
@@ -134,7 +135,6 @@ fn a_reset_is_a_reset_at_the_other_end() -> Result<()> {
             seen.receive_end.is_reset() || seen.send_end.is_reset(),
             "{seen:?}"
         );
-        ensure!(seen.receive_end != End::Eof, "an orderly end: {seen:?}");
         // By the client, after the server has heard something.
         let (mut echo, address) = serve(&shared.world, "echo", &[])?;
         wait_open(&shared, address)?;
