@@ -1,10 +1,12 @@
 //! The encrypted channel: bytes in, bytes out, no socket.
 //!
-//! This is the only module that knows rustls' unbuffered API. Two of its rules are kept here and
-//! not shown to callers. First, rustls reassembles handshake messages inside the buffer that it is
+//! This module and the one below it are the only ones that know rustls' unbuffered API. Two of its
+//! rules are kept here and not shown to callers. First, rustls reassembles handshake messages inside the buffer that it is
 //! given, and must find them there again: it is only ever shown whole records, and what it still
 //! needs of them moves into `held`. Second, it indexes that buffer by what it has processed before,
 //! so each call, one that only encrypts too, must pass `held` and never something shorter.
+
+mod connection;
 
 use std::sync::Arc;
 
@@ -14,8 +16,9 @@ use rustls::{
     client::UnbufferedClientConnection,
     pki_types::{DnsName, ServerName},
     server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
+
+use connection::{Connection, Say, Step};
 
 /// The most plaintext that one record carries.
 const MAX_FRAGMENT: usize = 16 * 1024;
@@ -112,10 +115,7 @@ impl Channel {
         if self.failed || self.close_sent {
             return Err(ChannelError::Closed);
         }
-        self.write(out, |connection, held, pending, room| match connection {
-            Connection::Client(c) => seal(c.process_tls_records(held), plaintext, pending, room),
-            Connection::Server(c) => seal(c.process_tls_records(held), plaintext, pending, room),
-        })
+        self.write(Say::Data(plaintext), out)
     }
 
     /// How much room the records of `plaintext` bytes need.
@@ -132,7 +132,8 @@ impl Channel {
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Decrypted, ChannelError> {
-        if self.failed {
+        // Once close_notify is sent, rustls (with debug assertions) panics at a bad record.
+        if self.failed || self.close_sent {
             return Err(ChannelError::Closed);
         }
         if self.close_received {
@@ -171,8 +172,8 @@ impl Channel {
         }
     }
 
-    /// Appends the record that tells the other end that nothing follows. Later calls of
-    /// [`Channel::encrypt`] fail; receiving goes on.
+    /// Appends the record that tells the other end that nothing follows. The channel is then done:
+    /// it neither sends nor receives.
     pub fn close_notify(&mut self, out: &mut Vec<u8>) {
         if self.failed || self.close_sent {
             return;
@@ -181,19 +182,7 @@ impl Channel {
         let mut room = SLACK + self.pending.len();
         loop {
             out.resize(start + room, 0);
-            let written =
-                self.write(
-                    &mut out[start..],
-                    |connection, held, pending, room| match connection {
-                        Connection::Client(c) => {
-                            seal_close(c.process_tls_records(held), pending, room)
-                        }
-                        Connection::Server(c) => {
-                            seal_close(c.process_tls_records(held), pending, room)
-                        }
-                    },
-                );
-            match written {
+            match self.write(Say::Close, &mut out[start..]) {
                 Err(ChannelError::NoRoom { required }) => room = required,
                 Ok(written) => {
                     out.truncate(start + written);
@@ -228,19 +217,13 @@ impl Channel {
     /// Replaces the sending key now; rustls does it by itself after as much data as a key may see.
     #[cfg(test)]
     pub(super) fn update_keys(&mut self, out: &mut Vec<u8>) -> Result<(), ChannelError> {
-        match &mut self.connection {
-            Connection::Client(c) => update(c.process_tls_records(&mut self.held))?,
-            Connection::Server(c) => update(c.process_tls_records(&mut self.held))?,
-        }
+        self.connection.update_keys(&mut self.held)?;
         self.encrypt(&[], out)
     }
 
     /// What rustls knows of the connection, such as the certificates of the other end.
     pub(super) fn state(&self) -> &CommonState {
-        match &self.connection {
-            Connection::Client(c) => c,
-            Connection::Server(c) => c,
-        }
+        self.connection.state()
     }
 
     fn new(connection: Connection) -> Self {
@@ -281,26 +264,14 @@ impl Channel {
         }
     }
 
-    /// Runs `write` until it has written, flushing what rustls wants to say first.
-    fn write(
-        &mut self,
-        out: &mut [u8],
-        mut write: impl FnMut(
-            &mut Connection,
-            &mut [u8],
-            &mut Vec<u8>,
-            &mut [u8],
-        ) -> Result<Option<usize>, ChannelError>,
-    ) -> Result<usize, ChannelError> {
+    /// Says `what`, behind what rustls wants to say first, and tells how many bytes that took.
+    fn write(&mut self, what: Say<'_>, out: &mut [u8]) -> Result<usize, ChannelError> {
         loop {
             let first = self.pending.len();
             let room = out.get_mut(first..).unwrap_or_default();
-            let written = write(
-                &mut self.connection,
-                &mut self.held,
-                &mut self.pending,
-                room,
-            );
+            let written = self
+                .connection
+                .say(&mut self.held, what, &mut self.pending, room);
             match written {
                 Ok(Some(written)) => {
                     let total = first + written;
@@ -333,177 +304,6 @@ impl std::fmt::Debug for Channel {
             .field("close_received", &self.close_received)
             .field("failed", &self.failed)
             .finish_non_exhaustive()
-    }
-}
-
-enum Connection {
-    Client(Box<UnbufferedClientConnection>),
-    Server(Box<UnbufferedServerConnection>),
-}
-
-/// What to do after one state of rustls was handled.
-enum Step {
-    Continue,
-    Wait,
-    Closed,
-}
-
-impl Connection {
-    fn process(
-        &mut self,
-        records: &mut [u8],
-        plain: &mut Vec<u8>,
-        out: &mut Vec<u8>,
-    ) -> (usize, Result<Step, rustls::Error>) {
-        match self {
-            Self::Client(c) => step(c.process_tls_records(records), plain, out),
-            Self::Server(c) => step(c.process_tls_records(records), plain, out),
-        }
-    }
-
-    /// Fetches the alert that rustls has queued for an error that it returned.
-    ///
-    /// `records` is what was not discarded. rustls looks at it again once its queue is empty,
-    /// which for a bad record would queue a second alert: so the alert, known by its size, is the
-    /// last thing that is asked for.
-    fn take_alert(&mut self, records: &mut [u8], out: &mut Vec<u8>) {
-        loop {
-            let start = out.len();
-            let mut plain = Vec::new();
-            let (_, step) = self.process(records, &mut plain, out);
-            let is_alert = matches!(&out[start..], [21, _, _, 0, 2, ..] | [23, _, _, 0, 19, ..]);
-            if is_alert || out.len() == start || step.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// Handles one state of a connection that receives.
-fn step<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    plain: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> (usize, Result<Step, rustls::Error>) {
-    let UnbufferedStatus { mut discard, state } = status;
-    let state = match state {
-        Ok(state) => state,
-        Err(error) => return (discard, Err(error)),
-    };
-    let step = match state {
-        ConnectionState::ReadTraffic(mut traffic) => loop {
-            match traffic.next_record() {
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    plain.extend_from_slice(record.payload);
-                }
-                Some(Err(error)) => break Err(error),
-                None => break Ok(Step::Continue),
-            }
-        },
-        ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out).map(|()| Step::Continue),
-        ConnectionState::TransmitTlsData(data) => {
-            // The bytes are in `out`, which the caller sends before it reads again.
-            data.done();
-            Ok(Step::Continue)
-        }
-        ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) => Ok(Step::Wait),
-        ConnectionState::PeerClosed | ConnectionState::Closed => Ok(Step::Closed),
-        // Early data is off, and the enum may grow.
-        _ => Err(rustls::Error::General(
-            "unexpected state of the TLS connection".to_owned(),
-        )),
-    };
-    (discard, step)
-}
-
-/// Handles one state of a connection that sends; `None` asks for another turn.
-fn seal<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    plaintext: &[u8],
-    pending: &mut Vec<u8>,
-    room: &mut [u8],
-) -> Result<Option<usize>, ChannelError> {
-    match status.state? {
-        ConnectionState::WriteTraffic(mut traffic) => traffic
-            .encrypt(plaintext, room)
-            .map(Some)
-            .map_err(encrypt_error),
-        ConnectionState::EncodeTlsData(mut data) => {
-            encode(&mut data, pending)?;
-            Ok(None)
-        }
-        ConnectionState::TransmitTlsData(data) => {
-            data.done();
-            Ok(None)
-        }
-        _ => Err(ChannelError::Closed),
-    }
-}
-
-/// As [`seal`], for close_notify.
-fn seal_close<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    pending: &mut Vec<u8>,
-    room: &mut [u8],
-) -> Result<Option<usize>, ChannelError> {
-    match status.state? {
-        ConnectionState::WriteTraffic(mut traffic) => traffic
-            .queue_close_notify(room)
-            .map(Some)
-            .map_err(encrypt_error),
-        ConnectionState::EncodeTlsData(mut data) => {
-            encode(&mut data, pending)?;
-            Ok(None)
-        }
-        ConnectionState::TransmitTlsData(data) => {
-            data.done();
-            Ok(None)
-        }
-        _ => Err(ChannelError::Closed),
-    }
-}
-
-#[cfg(test)]
-fn update<Data>(status: UnbufferedStatus<'_, '_, Data>) -> Result<(), ChannelError> {
-    match status.state? {
-        ConnectionState::WriteTraffic(traffic) => Ok(traffic.refresh_traffic_keys()?),
-        _ => Err(ChannelError::Closed),
-    }
-}
-
-fn encode<Data>(
-    data: &mut rustls::unbuffered::EncodeTlsData<'_, Data>,
-    out: &mut Vec<u8>,
-) -> Result<(), rustls::Error> {
-    let start = out.len();
-    let mut room = 2048;
-    loop {
-        out.resize(start + room, 0);
-        match data.encode(&mut out[start..]) {
-            Ok(written) => {
-                out.truncate(start + written);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
-            Err(EncodeError::AlreadyEncoded) => {
-                out.truncate(start);
-                return Ok(());
-            }
-        }
-    }
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it stands where map_err wants it"
-)]
-fn encrypt_error(error: EncryptError) -> ChannelError {
-    match error {
-        EncryptError::InsufficientSize(needed) => ChannelError::NoRoom {
-            required: needed.required_size,
-        },
-        EncryptError::EncryptExhausted => ChannelError::Tls(rustls::Error::EncryptError),
     }
 }
 

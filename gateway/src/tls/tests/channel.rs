@@ -91,10 +91,15 @@ fn the_end_is_told_once_and_nothing_after_it_counts() {
     assert_eq!(plain, b"last words");
     let step = b.decrypt(&mut [1, 2, 3], &mut plain, &mut out).unwrap();
     assert!(step.closed && plain == b"last words");
-    // The other direction goes on.
-    wire.clear();
-    b.encrypt(b"answer", &mut wire).unwrap();
-    assert_eq!(deliver(&mut a, &wire, &[usize::MAX]), b"answer");
+    // Who has said the end looks at nothing more, be it good or garbage.
+    let garbage = &mut [
+        23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    assert_eq!(
+        a.decrypt(garbage, &mut plain, &mut out),
+        Err(ChannelError::Closed)
+    );
+    assert!(plain == b"last words" && out.is_empty());
 }
 
 #[test]
