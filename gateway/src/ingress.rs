@@ -110,12 +110,7 @@ async fn handshake(worker: &Worker, socket: &TcpStream) -> Result<tls::Establish
             .handshake_refused(false, error.reason());
         crate::chain(&error)
     })?;
-    worker.check_identity(&established.peer).inspect_err(|_| {
-        worker
-            .shared
-            .metrics
-            .handshake_refused(false, "not-admitted");
-    })?;
+    worker.admit(&established.peer, false)?;
     Ok(established)
 }
 

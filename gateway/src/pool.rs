@@ -277,8 +277,6 @@ async fn connect(
                 .handshake_refused(true, error.reason());
             format!("TLS with {gateway}: {}", crate::chain(&error))
         })?;
-    worker.check_identity(&established.peer).inspect_err(|_| {
-        worker.shared.metrics.handshake_refused(true, "revoked");
-    })?;
+    worker.admit(&established.peer, true)?;
     Ok((established, stream, resolved))
 }

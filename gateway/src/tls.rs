@@ -20,6 +20,7 @@ mod error;
 mod files;
 mod handshake;
 mod identity;
+mod material;
 mod record;
 mod trust;
 mod verifier;

@@ -196,8 +196,34 @@ impl Worker {
         reason
     }
 
+    /// Whether a session whose handshake has just ended may begin. Certificate files may have
+    /// changed while it ran, and [`revoke`] sees only sessions that exist.
+    pub(crate) fn admit(&self, identity: &PeerIdentity, dialled: bool) -> Result<(), String> {
+        let credentials = self.shared.credentials.borrow().clone();
+        let trusted = if identity.credentials_generation == credentials.generation() {
+            Ok(())
+        } else {
+            credentials.still_trusted(identity, SystemTime::now())
+        };
+        let (reason, text) = match trusted {
+            Err(why) => (
+                why.reason(),
+                format!(
+                    "the certificate of peer {} is refused: {why}",
+                    identity.name
+                ),
+            ),
+            Ok(()) => match self.check_identity(identity) {
+                Err(text) => ("not_admitted", text),
+                Ok(()) => return Ok(()),
+            },
+        };
+        self.shared.metrics.handshake_refused(dialled, reason);
+        Err(text)
+    }
+
     /// Whether a peer may have a session with us, by what the view says of it.
-    pub(crate) fn check_identity(&self, identity: &PeerIdentity) -> Result<(), String> {
+    fn check_identity(&self, identity: &PeerIdentity) -> Result<(), String> {
         let view = self.view();
         let listed = view.snapshot.peers.get(&identity.name);
         if listed.is_none() && view.require_listed_peers {

@@ -116,24 +116,18 @@ pub(super) async fn credentials(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let name = sender.borrow().name().clone();
         match watcher.poll() {
             Ok(None) => {}
-            Ok(Some(credentials)) if *credentials.name() == name => {
+            Ok(Some(credentials)) => {
                 info!(
                     generation = credentials.generation(),
                     "new certificates are in force"
                 );
                 sender.send_replace(credentials);
             }
-            Ok(Some(credentials)) => warn!(
-                from = %name,
-                to = %credentials.name(),
-                "the new certificate names another peer and is not used; restart to change the name"
-            ),
             Err(error) => warn!(
                 error = crate::chain(&error),
-                "the new certificate files cannot be used; the earlier ones stay in force"
+                "the new certificate files cannot all be used; the earlier certificate stays in force"
             ),
         }
     }

@@ -10,16 +10,16 @@ use clusterlink_model::PeerName;
 use rustls::{
     ClientConfig, ServerConfig,
     pki_types::{CertificateDer, DnsName, UnixTime},
-    sign::CertifiedKey,
     time_provider::{DefaultTimeProvider, TimeProvider},
 };
 
 use super::{
     config::{self, Configs},
-    error::{CredentialsError, Untrusted, date},
+    error::{CredentialsError, Untrusted},
     files::{self, Files, Fingerprint},
     identity::{LeafFacts, PeerIdentity},
-    trust::{self, Role, Trust},
+    material::{Judges, Own},
+    trust::{Role, Trust},
 };
 
 /// Our certificate and key, the trust bundle and the revocation lists, as of one moment.
@@ -30,6 +30,7 @@ pub struct Credentials {
     configs: Configs,
     clock: Arc<dyn TimeProvider>,
     warnings: Vec<String>,
+    own: Own,
 }
 
 /// A root of the trust bundle.
@@ -112,102 +113,46 @@ impl Credentials {
         clock: Arc<dyn TimeProvider>,
     ) -> Result<(Self, Fingerprint), CredentialsError> {
         let (files, fingerprint) = Files::read(dir)?;
-        let provider = config::provider();
-        let algorithms = provider.signature_verification_algorithms;
-        let (cert, key, ca) = (
-            dir.join(files::CERT),
-            dir.join(files::KEY),
-            dir.join(files::CA),
-        );
-        let now = clock.current_time().unwrap_or_else(UnixTime::now);
+        let now = now(&clock);
+        let own = Own::new(dir, files.pair?)?;
+        let judges = Judges::new(dir, &files.bundle?, &own.certified, now)?;
+        let loaded = Self::assemble(dir, generation, own, judges, clock)?;
+        Ok((loaded, fingerprint))
+    }
 
-        let mut warnings = Vec::new();
-        if files.key_mode & 0o077 != 0 {
-            warnings.push(format!(
-                "{} is readable by others (mode {:04o}): set it to 0600",
-                key.display(),
-                files.key_mode
-            ));
-        }
+    /// Our certificate and key as they are, with the bundle and revocation lists of `dir`.
+    pub(super) fn with_bundle_of(&self, dir: &Path) -> Result<Self, CredentialsError> {
+        let (files, _) = Files::read(dir)?;
+        let clock = self.clock.clone();
+        let judges = Judges::new(dir, &files.bundle?, &self.own.certified, now(&clock))?;
+        Self::assemble(dir, self.generation + 1, self.own.clone(), judges, clock)
+    }
 
-        let signing_key = provider
-            .key_provider
-            .load_private_key(files.key)
-            .map_err(|_| CredentialsError::Content {
-                path: key.clone(),
-                problem: "holds a private key of an unsupported kind: use ECDSA P-256 or Ed25519"
-                    .to_owned(),
-            })?;
-        let certified = CertifiedKey::new(files.chain.clone(), signing_key);
-        match certified.keys_match() {
-            Ok(()) => {}
-            Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-                return Err(CredentialsError::KeyMismatch { cert, key });
-            }
-            Err(source) => {
-                return Err(CredentialsError::Content {
-                    path: cert,
-                    problem: format!("cannot be used with its key: {source}"),
-                });
-            }
-        }
+    /// Whether others are judged by the same roots and revocations as in `other`.
+    pub(super) fn judges_like(&self, other: &Self) -> bool {
+        self.trust.is_like(&other.trust)
+    }
 
-        let mut trust =
-            Trust::new(&files.roots, algorithms).map_err(|problem| CredentialsError::Content {
-                path: ca.clone(),
-                problem,
-            })?;
-        let crl = dir.join(files::CRL);
-        let issuers: Vec<CertificateDer<'_>> = files
-            .roots
-            .iter()
-            .chain(files.chain.iter().skip(1))
-            .cloned()
-            .collect();
-        for (index, list) in files.revocations.iter().enumerate() {
-            let next =
-                trust
-                    .revoke(list, &issuers)
-                    .map_err(|problem| CredentialsError::Content {
-                        path: crl.clone(),
-                        problem: format!("cannot be used, list {}: {problem}", index + 1),
-                    })?;
-            if let Some(next) = next.filter(|next| *next < trust::seconds(now)) {
-                warnings.push(format!(
-                    "list {} in {} should have been renewed at {}: it stays in force",
-                    index + 1,
-                    crl.display(),
-                    date(next)
-                ));
-            }
-        }
-        for root in trust
-            .roots()
-            .iter()
-            .filter(|root| root.not_after < trust::seconds(now))
-        {
-            warnings.push(format!(
-                "the root {} in {} expired at {}: remove it",
-                root.subject,
-                ca.display(),
-                date(root.not_after)
-            ));
-        }
-
+    fn assemble(
+        dir: &Path,
+        generation: u64,
+        own: Own,
+        judges: Judges,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<Self, CredentialsError> {
+        let now = now(&clock);
+        let trust = judges.trust;
         let refused = |source| CredentialsError::Leaf {
-            cert: cert.clone(),
-            ca: ca.clone(),
+            cert: dir.join(files::CERT),
+            ca: dir.join(files::CA),
             source,
         };
-        let leaf = trust
-            .judge(&files.chain, Role::Called, now)
-            .map_err(refused)?;
-        trust
-            .judge(&files.chain, Role::Caller, now)
-            .map_err(refused)?;
+        let chain = &own.certified.cert;
+        let leaf = trust.judge(chain, Role::Called, now).map_err(refused)?;
+        trust.judge(chain, Role::Caller, now).map_err(refused)?;
         if DnsName::try_from(leaf.name.as_str()).is_err() {
             return Err(CredentialsError::Content {
-                path: cert,
+                path: dir.join(files::CERT),
                 problem: format!(
                     "names the peer {}, which no TLS client can ask for: its last label must \
                      not be a number",
@@ -215,25 +160,23 @@ impl Credentials {
                 ),
             });
         }
-
         let trust = Arc::new(trust);
-        let configs = config::configs(certified, &trust, &clock).map_err(|source| {
+        let configs = config::configs(own.certified.clone(), &trust, &clock).map_err(|source| {
             CredentialsError::Setup {
                 dir: dir.to_owned(),
                 source,
             }
         })?;
-        Ok((
-            Self {
-                generation,
-                leaf,
-                trust,
-                configs,
-                clock,
-                warnings,
-            },
-            fingerprint,
-        ))
+        let warnings = own.warning.iter().cloned().chain(judges.warnings).collect();
+        Ok(Self {
+            generation,
+            leaf,
+            trust,
+            configs,
+            clock,
+            warnings,
+            own,
+        })
     }
 
     /// Judges the chain of a finished handshake.
@@ -242,8 +185,7 @@ impl Credentials {
         chain: &[CertificateDer<'static>],
         role: Role,
     ) -> Result<PeerIdentity, Untrusted> {
-        let now = self.clock.current_time().unwrap_or_else(UnixTime::now);
-        let facts = self.trust.judge(chain, role, now)?;
+        let facts = self.trust.judge(chain, role, now(&self.clock))?;
         Ok(PeerIdentity {
             name: facts.name,
             issued_at: facts.not_before,
@@ -271,6 +213,10 @@ impl std::fmt::Debug for Credentials {
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
+}
+
+fn now(clock: &Arc<dyn TimeProvider>) -> UnixTime {
+    clock.current_time().unwrap_or_else(UnixTime::now)
 }
 
 fn system_time(seconds: i64) -> SystemTime {

@@ -53,6 +53,20 @@ pub enum CredentialsError {
         #[source]
         source: Untrusted,
     },
+    /// The leaf names another peer than the one that runs.
+    #[error(
+        "the certificate in {} names the peer {to}, but this is {from}: restart to change the name, \
+         or put a certificate of {from} there",
+        cert.display()
+    )]
+    Renamed {
+        /// The certificate file.
+        cert: PathBuf,
+        /// Our name.
+        from: PeerName,
+        /// The name in the file.
+        to: PeerName,
+    },
     /// The files changed while they were read.
     #[error("the certificates in {} are being replaced: they are read again shortly", .0.display())]
     Changing(PathBuf),

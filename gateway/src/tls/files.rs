@@ -18,14 +18,24 @@ pub(super) const CA: &str = "ca.pem";
 /// What they revoked; may be absent.
 pub(super) const CRL: &str = "crl.pem";
 
-/// The decoded files of one moment.
+/// The decoded files of one moment. Each half is usable without the other.
 pub(super) struct Files {
+    pub(super) pair: Result<Pair, CredentialsError>,
+    pub(super) bundle: Result<Bundle, CredentialsError>,
+}
+
+/// What we show.
+pub(super) struct Pair {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
-    pub(super) roots: Vec<CertificateDer<'static>>,
-    pub(super) revocations: Vec<CertificateRevocationListDer<'static>>,
     /// The permission bits of the key file.
     pub(super) key_mode: u32,
+}
+
+/// What we judge others by.
+pub(super) struct Bundle {
+    pub(super) roots: Vec<CertificateDer<'static>>,
+    pub(super) revocations: Vec<CertificateRevocationListDer<'static>>,
 }
 
 /// Identifies one state of the files; equal exactly while nothing was written or replaced.
@@ -61,17 +71,21 @@ impl Files {
     /// Reads and decodes the files of `dir`, all of one state.
     pub(super) fn read(dir: &Path) -> Result<(Self, Fingerprint), CredentialsError> {
         let before = Fingerprint::of(dir);
-        let files = Self::decode(dir);
+        let files = Self {
+            pair: Pair::decode(dir),
+            bundle: Bundle::decode(dir),
+        };
         if Fingerprint::of(dir) != before {
             return Err(CredentialsError::Changing(dir.to_owned()));
         }
-        Ok((files?, before))
+        Ok((files, before))
     }
+}
 
+impl Pair {
     fn decode(dir: &Path) -> Result<Self, CredentialsError> {
-        let (cert, key, ca, crl) = (dir.join(CERT), dir.join(KEY), dir.join(CA), dir.join(CRL));
+        let (cert, key) = (dir.join(CERT), dir.join(KEY));
         let chain = items(&cert, &read(&cert)?, "certificate")?;
-        let roots = items(&ca, &read(&ca)?, "certificate")?;
         let key_bytes = read(&key)?;
         let key_mode = fs::metadata(&key)
             .map_err(|source| unreadable(&key, source))?
@@ -85,18 +99,24 @@ impl Files {
             },
             error => bad_pem(&key, &error),
         })?;
+        Ok(Self {
+            chain,
+            key,
+            key_mode,
+        })
+    }
+}
+
+impl Bundle {
+    fn decode(dir: &Path) -> Result<Self, CredentialsError> {
+        let (ca, crl) = (dir.join(CA), dir.join(CRL));
+        let roots = items(&ca, &read(&ca)?, "certificate")?;
         let revocations = match fs::read(&crl) {
             Ok(bytes) => items(&crl, &bytes, "X509 CRL")?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(unreadable(&crl, source)),
         };
-        Ok(Self {
-            chain,
-            key,
-            roots,
-            revocations,
-            key_mode,
-        })
+        Ok(Self { roots, revocations })
     }
 }
 

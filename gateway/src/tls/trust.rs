@@ -25,7 +25,7 @@ pub(super) struct Trust {
 }
 
 /// What is worth knowing of a root.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Root {
     pub(super) subject: String,
     pub(super) not_before: i64,
@@ -39,7 +39,7 @@ pub(super) enum Role {
     Called,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct RevocationList {
     /// The issuer's name, DER.
     issuer: Vec<u8>,
@@ -74,6 +74,12 @@ impl Trust {
             });
         }
         Ok(trust)
+    }
+
+    /// Whether both judge by the same roots and revocations.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (&self.anchors, &self.roots, &self.revoked)
+            == (&other.anchors, &other.roots, &other.revoked)
     }
 
     /// The roots, in the order of the bundle.

@@ -2,11 +2,13 @@
 
 use std::{fs, os::unix::fs::symlink, sync::Arc};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
 use super::{
     pki::{Ca, Clock, LeafSpec, YEAR, dir, write_dir},
     sessions::handshake,
 };
-use crate::tls::{Watcher, tests::pki::credentials};
+use crate::tls::{Watcher, error::Untrusted, tests::pki::credentials, trust::Role};
 
 #[test]
 fn unchanged_files_are_not_loaded_again() {
@@ -104,10 +106,45 @@ fn a_directory_swapped_by_symlink_is_noticed() {
 }
 
 #[test]
-fn a_leaf_of_another_name_is_a_new_generation_too() {
+fn a_leaf_of_another_name_is_not_taken_over_but_the_bundle_and_revocations_beside_it_are() {
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let own = ca.leaf("a");
+    let dir = dir(&own, &ca.pem, None);
+    let mut watcher = Watcher::open(dir.path(), 1).unwrap();
+    let crl = ca.crl(&[77], std::time::SystemTime::now() + YEAR);
+    let both = format!("{}{}", ca.pem, other.pem);
+    write_dir(dir.path(), &ca.leaf("b"), &both, Some(&crl));
+
+    let loaded = watcher.poll().unwrap().expect("the bundle changed");
+    assert_eq!(loaded.name().as_str(), "a");
+    assert_eq!(loaded.generation(), 2);
+    assert_eq!(loaded.roots().len(), 2);
+    let revoked = ca.issue(&LeafSpec {
+        serial: 77,
+        ..LeafSpec::named("c")
+    });
+    let chain = CertificateDer::from_pem_slice(revoked.cert.as_bytes()).unwrap();
+    assert_eq!(
+        loaded.judge_peer(&[chain], Role::Caller),
+        Err(Untrusted::Revoked)
+    );
+    let error = watcher.poll().unwrap_err().to_string();
+    assert!(error.contains("names the peer b"), "{error}");
+    assert!(watcher.poll().unwrap().is_none(), "once is enough");
+
+    write_dir(dir.path(), &own, &ca.pem, None);
+    assert_eq!(watcher.poll().unwrap().map(|c| c.generation()), Some(3));
+}
+
+#[test]
+fn a_revocation_beside_a_key_that_does_not_fit_is_taken_over() {
     let ca = Ca::new("ca");
     let dir = dir(&ca.leaf("a"), &ca.pem, None);
     let mut watcher = Watcher::open(dir.path(), 1).unwrap();
-    write_dir(dir.path(), &ca.issue(&LeafSpec::named("b")), &ca.pem, None);
-    assert_eq!(watcher.poll().unwrap().unwrap().name().as_str(), "b");
+    fs::write(dir.path().join("cert.pem"), ca.leaf("a").cert).unwrap();
+    assert!(watcher.poll().unwrap().is_none(), "nothing to take over");
+    let crl = ca.crl(&[77], std::time::SystemTime::now() + YEAR);
+    fs::write(dir.path().join("crl.pem"), crl).unwrap();
+    assert_eq!(watcher.poll().unwrap().map(|c| c.generation()), Some(2));
+    assert!(watcher.poll().is_err());
 }

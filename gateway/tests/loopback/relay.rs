@@ -1,9 +1,5 @@
 //! Two and more gateways on loopback: bytes, ends, failover and live judgement.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
-
-mod support;
-
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -11,9 +7,9 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{Authority, Node, allow_all, eventually, export, import};
 use clusterlink_gateway::flow::EndReason;
 use clusterlink_model::LbScheme;
-use support::{Authority, Node, allow_all, eventually, export, import};
 
 /// An importing and an exporting gateway.
 struct Pair {

@@ -8,7 +8,7 @@ use std::{
     os::fd::BorrowedFd,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use clusterlink_gateway::{
@@ -21,8 +21,8 @@ use clusterlink_model::{
     ObjectName, Peer, PeerName, Policy, PolicyName, Selector, Snapshot, Source, policy::PolicySet,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use tokio::sync::watch;
 
@@ -50,6 +50,7 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.serial_number = Some(serial(name));
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -59,6 +60,31 @@ impl Authority {
         std::fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
         std::fs::write(dir.join("ca.pem"), &self.pem).unwrap();
     }
+
+    /// A revocation list with the certificate of one peer.
+    fn revocation_list(&self, name: &str) -> String {
+        let now = SystemTime::now();
+        let revoked = RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: now.into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now.into(),
+            next_update: (now + Duration::from_secs(24 * 3600)).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// Peers' certificates are told apart by their names.
+fn serial(name: &str) -> SerialNumber {
+    SerialNumber::from_slice(name.as_bytes())
 }
 
 /// Says of every connection that it came from the host and wants import 1.
@@ -85,8 +111,8 @@ pub(crate) struct Node {
     pub(crate) gateway: Gateway,
     pub(crate) view: watch::Sender<Arc<View>>,
     pub(crate) steering: SocketAddr,
-    _certs: tempfile::TempDir,
-    _credentials: watch::Sender<Arc<Credentials>>,
+    certs: tempfile::TempDir,
+    credentials: watch::Sender<Arc<Credentials>>,
 }
 
 impl Node {
@@ -122,9 +148,18 @@ impl Node {
             gateway,
             view,
             steering,
-            _certs: certs,
-            _credentials: credentials,
+            certs,
+            credentials,
         }
+    }
+
+    /// Revokes a peer's certificate at this node.
+    pub(crate) fn revoke(&self, authority: &Authority, peer: &str) {
+        let list = authority.revocation_list(peer);
+        std::fs::write(self.certs.path().join("crl.pem"), list).unwrap();
+        let generation = self.credentials.borrow().generation() + 1;
+        let credentials = Credentials::load(self.certs.path(), generation).unwrap();
+        self.credentials.send_replace(Arc::new(credentials));
     }
 
     /// Replaces the snapshot by what `build` makes of the present one.
