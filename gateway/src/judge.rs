@@ -98,7 +98,8 @@ impl Live {
     }
 }
 
-/// Judges a local client's flow to one source.
+/// Judges a local client's flow to one source. A source that has left its import gets no new flows
+/// and keeps those that it has: sources are moved without losing a connection.
 pub(crate) fn egress(
     view: &View,
     client: &Client,
@@ -116,7 +117,7 @@ pub(crate) fn egress(
         .imports
         .get(import)
         .ok_or(EndReason::Removed)?;
-    if !import.sources.contains(source) || !view.snapshot.peers.contains_key(&source.peer) {
+    if !view.snapshot.peers.contains_key(&source.peer) {
         return Err(EndReason::Removed);
     }
     Ok(decide_egress(view, client, import, source))

@@ -38,6 +38,9 @@ const HIGH_WATER: usize = 512 * 1024;
 /// A buffer that grew beyond this is given back when it is empty.
 const KEEP_BUFFER: usize = 1024 * 1024;
 
+/// Why a link without streams ends that was told to retire.
+const RETIRED: &str = "the Peer object no longer names this gateway";
+
 /// What other threads may read of a link.
 #[derive(Debug, Default)]
 pub(crate) struct LinkStats {
@@ -71,6 +74,8 @@ pub(crate) struct Link {
     pub(crate) changed: Notify,
     /// When the last stream went.
     idle_since: Cell<Instant>,
+    /// Takes no new streams and ends with the last one.
+    retired: Cell<bool>,
 }
 
 struct Inner {
@@ -162,13 +167,25 @@ impl Link {
             ended: RefCell::default(),
             changed: Notify::new(),
             idle_since: Cell::new(Instant::now()),
+            retired: Cell::new(false),
         })
     }
 
     /// Whether new streams may be opened on it.
     pub(crate) fn is_usable(&self) -> bool {
         let inner = self.inner.borrow();
-        self.ended.borrow().is_none() && !inner.session.is_suspect() && !inner.session.going_away()
+        self.ended.borrow().is_none()
+            && !self.retired.get()
+            && !inner.session.is_suspect()
+            && !inner.session.going_away()
+    }
+
+    /// Says whether the link is to take no new streams and to end with its last one.
+    pub(crate) fn retire(&self, retired: bool) {
+        self.retired.set(retired);
+        if retired && self.stream_count() == 0 {
+            self.close(RETIRED);
+        }
     }
 
     pub(crate) fn is_suspect(&self) -> bool {
@@ -231,6 +248,10 @@ impl Link {
         if streams.is_empty() {
             self.idle_since.set(Instant::now());
             streams.shrink_to(64);
+            if self.retired.get() {
+                drop(streams);
+                self.close(RETIRED);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -127,18 +127,23 @@ impl Pool {
             .collect()
     }
 
-    /// Closes sessions to gateways that `keep` does not know any more, and idle ones.
-    pub(crate) fn prune(
-        &self,
-        keep: impl Fn(&PeerName, &HostPort) -> bool,
-        idle: Option<Duration>,
-    ) {
-        let now = Instant::now();
+    /// Follows the Peer objects: sessions of a peer that is gone end, and one to a gateway that its
+    /// peer no longer names ends with its last stream.
+    pub(crate) fn follow(&self, known: &BTreeMap<PeerName, Arc<Peer>>) {
         for (name, pool) in &*self.peers.borrow() {
+            let peer = known.get(name);
             for (gateway, link) in &*pool.links.borrow() {
-                if !keep(name, gateway) {
-                    link.close("the Peer object no longer names this gateway");
-                } else if idle.is_some_and(|limit| link.idle_for(now).is_some_and(|d| d > limit)) {
+                follow(peer, gateway, link);
+            }
+        }
+    }
+
+    /// Closes sessions that carried nothing for longer than `limit`.
+    pub(crate) fn close_idle(&self, limit: Duration) {
+        let now = Instant::now();
+        for pool in self.peers.borrow().values() {
+            for (_, link) in &*pool.links.borrow() {
+                if link.idle_for(now).is_some_and(|idle| idle > limit) {
                     link.close("idle");
                 }
             }
@@ -215,6 +220,8 @@ impl PeerPool {
         self.links
             .borrow_mut()
             .push((gateway.clone(), link.clone()));
+        // The Peer object may have changed while it was dialled.
+        follow(worker.view().snapshot.peers.get(&peer.name), gateway, &link);
         self.changed.notify_waiters();
         tracing::info!(peer = %peer.name, gateway = %gateway, "session up");
         let reason = worker.drive(&link, leftover, early).await;
@@ -245,6 +252,14 @@ impl PeerPool {
         }
         worker.shared.peers.dial_failed(&peer.name, gateway, error);
         self.changed.notify_waiters();
+    }
+}
+
+/// Ends or retires a session that its Peer object no longer asks for.
+fn follow(peer: Option<&Arc<Peer>>, gateway: &HostPort, link: &Link) {
+    match peer {
+        None => link.close("the Peer object is gone"),
+        Some(peer) => link.retire(!peer.gateways.contains(gateway)),
     }
 }
 

@@ -251,15 +251,7 @@ impl Worker {
             *current = view.clone();
             changed
         };
-        self.pool.prune(
-            |peer, gateway| {
-                view.snapshot
-                    .peers
-                    .get(peer)
-                    .is_some_and(|p| p.gateways.contains(gateway))
-            },
-            None,
-        );
+        self.pool.follow(&view.snapshot.peers);
         for link in self.links() {
             if let Err(reason) = self.check_identity(&link.identity) {
                 link.close(&reason);
@@ -438,7 +430,9 @@ async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
                 revoke(worker, &current);
             }
             _ = tick.tick() => {
-                worker.pool.prune(|_, _| true, (!keeps_warm).then_some(IDLE));
+                if !keeps_warm {
+                    worker.pool.close_idle(IDLE);
+                }
             }
         }
         if keeps_warm {
