@@ -15,6 +15,7 @@
 //! behind after a panic, Ctrl-C or SIGKILL.
 #![forbid(unsafe_code)]
 
+pub mod caller;
 pub mod cgroup;
 pub mod fabric;
 pub mod host;
@@ -22,6 +23,7 @@ pub mod listing;
 pub mod manifests;
 pub mod network;
 pub mod peer;
+pub mod pki;
 pub mod place;
 pub mod pod;
 pub mod process;
