@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clusterlink_gateway::{status::PeerStatus, view::View};
+use clusterlink_gateway::{
+    status::{GatewayStatus, PeerStatus},
+    view::View,
+};
 use clusterlink_model::{
     Backend, Import, Labels, PeerName, WorkloadAttributes,
     policy::{DestinationAttributes, SourceAttributes, SourceBits},
@@ -138,8 +141,11 @@ fn is_allowed(
 
 /// Peers with an object, and callers without one.
 fn join_peers(view: &View, objects: &[PeerObject], seen: &[PeerStatus]) -> Vec<Peer> {
+    let listed: BTreeSet<&PeerName> = objects.iter().flat_map(|one| &one.peer).collect();
     let mut peers: BTreeMap<PeerName, Peer> = BTreeMap::new();
-    for status in seen {
+    // The gateway remembers for its own sake whoever it once dealt with.
+    let current = |peer: &&PeerStatus| peer.reachable || listed.contains(&peer.name);
+    for status in seen.iter().filter(current) {
         peers.insert(
             status.name.clone(),
             Peer {
@@ -150,7 +156,7 @@ fn join_peers(view: &View, objects: &[PeerObject], seen: &[PeerStatus]) -> Vec<P
                 rtt_us: status.rtt_us,
                 version: status.version.clone(),
                 labels: status.labels.clone(),
-                gateways: status.gateways.clone(),
+                gateways: current_gateways(view, status),
                 inbound_sessions: status.inbound_sessions,
                 conditions: Vec::new(),
             },
@@ -181,6 +187,19 @@ fn join_peers(view: &View, objects: &[PeerObject], seen: &[PeerStatus]) -> Vec<P
         peer.conditions.push(condition);
     }
     peers.into_values().collect()
+}
+
+/// The gateways that the Peer object names, and those that are in use yet.
+fn current_gateways(view: &View, peer: &PeerStatus) -> Vec<GatewayStatus> {
+    let object = view.snapshot.peers.get(&peer.name);
+    let named: BTreeSet<String> = (object.iter())
+        .flat_map(|object| &object.gateways)
+        .map(ToString::to_string)
+        .collect();
+    (peer.gateways.iter())
+        .filter(|gateway| gateway.sessions > 0 || named.contains(&gateway.address))
+        .cloned()
+        .collect()
 }
 
 fn reachability(view: &View, peer: &Peer) -> Condition {

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use clusterlink_gateway::status::PeerStatus;
+use clusterlink_gateway::status::{GatewayStatus, PeerStatus};
 use clusterlink_model::{
     Import, Labels, LbScheme, LocalPeer, ObjectName, Peer, PeerName, Resource, Source, Update,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::control::{ControlReport, ImportObject, SourceObject, SourceState};
+use crate::control::{ControlReport, ImportObject, PeerObject, SourceObject, SourceState};
 
 fn name(text: &str) -> PeerName {
     PeerName::new(text).unwrap()
@@ -72,6 +72,13 @@ fn report() -> ControlReport {
             scheme: serde_json::Value::Null,
             target_port: None,
             sources: vec![source("east"), source("north"), source("")],
+            conditions: Vec::new(),
+            stale: false,
+        }],
+        peers: vec![PeerObject {
+            name: ObjectName::new("clusterlink-system", "east"),
+            peer: Some(name("east")),
+            labels: None,
             conditions: Vec::new(),
             stale: false,
         }],
@@ -139,6 +146,34 @@ fn a_peer_without_gateways_only_calls_us() {
         );
         assert_eq!(condition.status == "True", reachable);
     }
+}
+
+#[test]
+fn what_no_object_names_is_shown_while_it_is_in_use() {
+    let gateway = |address: &str, sessions| GatewayStatus {
+        address: address.to_owned(),
+        resolved: None,
+        sessions,
+        error: None,
+    };
+    let east = PeerStatus {
+        gateways: vec![gateway("old:443", 0), gateway("older:443", 1)],
+        ..seen(true)
+    };
+    let caller = |peer: &str, reachable| PeerStatus {
+        name: name(peer),
+        ..seen(reachable)
+    };
+    let seen = [east, caller("gone", false), caller("guest", true)];
+    let peers = compose::compose(&view(allow_all()), report(), &seen).peers;
+    let shown: Vec<_> = (peers.iter())
+        .map(|peer| (peer.name.as_str(), peer.listed))
+        .collect();
+    assert_eq!(shown, [("east", true), ("guest", false)]);
+    let gateways: Vec<_> = (peers[0].gateways.iter())
+        .map(|gateway| gateway.address.as_str())
+        .collect();
+    assert_eq!(gateways, ["older:443"]);
 }
 
 struct NoControl;
