@@ -121,13 +121,19 @@ impl Reader {
         }
     }
 
-    fn read_changed(&mut self, files: BTreeMap<Arc<Path>, Found>, unreadable: &[PathBuf]) {
-        let hidden = |path: &Path| {
+    fn read_changed(&mut self, mut files: BTreeMap<Arc<Path>, Found>, unreadable: &[PathBuf]) {
+        // What was in a directory that cannot be looked through may be there still, changed.
+        let hidden = |path: &&Arc<Path>| {
             unreadable
                 .iter()
                 .any(|directory| path.starts_with(directory))
         };
-        let is_gone = |path: &&Arc<Path>| !files.contains_key(*path) && !hidden(path);
+        for path in self.files.keys().filter(hidden) {
+            files.entry(Arc::clone(path)).or_insert_with(|| {
+                Found::Unusable("its directory cannot be read: check its permissions".to_owned())
+            });
+        }
+        let is_gone = |path: &&Arc<Path>| !files.contains_key(*path);
         let gone: Vec<_> = self.files.keys().filter(is_gone).cloned().collect();
         for (path, found) in files {
             let seen = self.files.get(&path);
@@ -220,5 +226,52 @@ fn is_settled(path: &Path) -> bool {
         Ok(age) => age > CLOCK_TICK,
         // A time in the future, set by hand, will not be given by chance again.
         Err(ahead) => ahead.duration() > CLOCK_TICK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(action: &str) -> String {
+        format!(
+            "apiVersion: clusterlink.net/v1alpha1\nkind: PrivilegedAccessPolicy\n\
+             metadata: {{name: {action}}}\n\
+             spec: {{action: {action}, from: [{{workloadSelector: {{}}}}], to: [{{workloadSelector: {{}}}}]}}\n"
+        )
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_withdraws_its_allows_and_keeps_the_rest() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let closed = root.path().join("closed");
+        fs::create_dir(&closed).expect("a directory");
+        for action in ["allow", "deny"] {
+            fs::write(closed.join(format!("{action}.yaml")), policy(action)).expect("a file");
+        }
+        let mut reader = Reader::new(root.path().to_owned(), 1 << 20, None);
+        assert_eq!(reader.look().changes.len(), 2);
+
+        // Root can read everything, so the look at the tree is given.
+        reader.read_changed(BTreeMap::new(), std::slice::from_ref(&closed));
+        let changes = reader.catalog.settle();
+        let [(key, Change::Delete(_))] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(key.to_string(), "PrivilegedAccessPolicy allow");
+        let stale: Vec<_> = (reader.catalog.problems().into_iter())
+            .filter_map(|problem| Some((problem.object?, problem.stale)))
+            .collect();
+        assert_eq!(
+            stale,
+            [("allow".to_owned(), false), ("deny".to_owned(), true)]
+        );
+
+        let again = reader.look();
+        assert_eq!(again.problems, []);
+        let [Change::Apply(object)] = again.changes.as_slice() else {
+            panic!("{:?}", again.changes)
+        };
+        assert!(object.is_allow());
     }
 }
