@@ -151,6 +151,9 @@ fn sentence(problem: &Problem) -> String {
         if let Some(line) = place.line {
             text.push_str(&format!(":{line}"));
         }
+        if let Some(document) = place.document {
+            text.push_str(&format!(" (document {document})"));
+        }
         text.push_str(": ");
     }
     for part in [&problem.kind, &problem.object, &problem.field]

@@ -13,6 +13,7 @@ use std::{
 use super::{
     kinds::{Key, Kind, Object},
     manifest::{Content, Item},
+    node::shortened,
     schema::Fault,
 };
 use crate::source::{Place, Problem};
@@ -35,10 +36,47 @@ pub(super) struct Catalog {
     touched: HashSet<Key>,
 }
 
+/// How many problems of one file are told in full; more than that nobody reads.
+const MOST_TOLD: usize = 1_000;
+
 #[derive(Debug, Default)]
 struct File {
     objects: HashMap<Key, Known>,
     problems: Vec<Problem>,
+    /// How many more there are.
+    untold: usize,
+}
+
+impl File {
+    /// Keeps a problem. Those that say why an object is not as its manifest has it are never left out.
+    fn tell(&mut self, problem: Problem) {
+        if problem.stale || self.problems.len() < MOST_TOLD {
+            self.problems.push(problem);
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// Says how many problems were left out.
+    fn finish(&mut self, path: &Path) {
+        if self.untold > 0 {
+            self.problems.push(Problem {
+                place: Place {
+                    file: path.display().to_string(),
+                    document: None,
+                    line: None,
+                },
+                kind: None,
+                object: None,
+                field: None,
+                message: format!(
+                    "has {} more problems that are not listed: correct those that are first",
+                    self.untold
+                ),
+                stale: false,
+            });
+        }
+    }
 }
 
 /// What a file says of one object.
@@ -98,7 +136,7 @@ impl Catalog {
                     let stale = kept.is_some();
                     let problems = faults.into_iter().map(|fault| Problem {
                         kind: Some(key.kind.name().to_owned()),
-                        object: Some(key.object()),
+                        object: Some(shortened(&key.object())),
                         ..problem(place(fault.line), fault, note, stale)
                     });
                     let problems = problems.collect();
@@ -110,14 +148,20 @@ impl Catalog {
                         kind: kind.map(|kind| kind.name().to_owned()),
                         ..problem(place.clone(), fault, "", false)
                     };
-                    unknown.push((kind, place, problem));
+                    // One of each kind is needed below, however many are told.
+                    let stands_for = |(other, ..): &(Option<Kind>, _, _)| *other == kind;
+                    if unknown.len() < MOST_TOLD || !unknown.iter().any(stands_for) {
+                        unknown.push((kind, place, problem));
+                    } else {
+                        after.untold += 1;
+                    }
                     continue;
                 }
                 Content::Foreign(kind, name, fault) => {
                     let place = place(fault.line);
-                    after.problems.push(Problem {
-                        kind: Some(kind),
-                        object: name,
+                    after.tell(Problem {
+                        kind: Some(shortened(&kind)),
+                        object: name.as_deref().map(shortened),
                         ..problem(place, fault, "", false)
                     });
                     continue;
@@ -125,7 +169,7 @@ impl Catalog {
             };
             match after.objects.get(&key) {
                 None => {
-                    after.problems.extend(faults);
+                    faults.into_iter().for_each(|fault| after.tell(fault));
                     after.objects.insert(
                         key,
                         Known {
@@ -135,7 +179,10 @@ impl Catalog {
                         },
                     );
                 }
-                Some(first) => after.problems.push(duplicate(&key, &first.place, place)),
+                Some(first) => {
+                    let problem = duplicate(&key, &first.place, place);
+                    after.tell(problem);
+                }
             }
         }
         for (key, known) in before.objects.drain() {
@@ -144,9 +191,8 @@ impl Catalog {
                 remember(path, key, known, &mut unknown, &mut after);
             }
         }
-        after
-            .problems
-            .extend(unknown.into_iter().map(|(_, _, problem)| problem));
+        (unknown.into_iter()).for_each(|(_, _, problem)| after.tell(problem));
+        after.finish(path);
         for (key, known) in &after.objects {
             self.claims
                 .entry(key.clone())
@@ -289,10 +335,10 @@ fn remember(
     let note = note(Some(&object));
     let kept = !object.is_allow();
     cause.stale |= kept;
-    after.problems.push(Problem {
+    after.tell(Problem {
         place: place.clone(),
         kind: Some(key.kind.name().to_owned()),
-        object: Some(key.object()),
+        object: Some(shortened(&key.object())),
         field: None,
         message: format!("may be what cannot be read here: {}{note}", cause.message),
         stale: kept,
@@ -337,9 +383,52 @@ fn duplicate(key: &Key, first: &Place, place: Place) -> Problem {
     Problem {
         place,
         kind: Some(key.kind.name().to_owned()),
-        object: Some(key.object()),
+        object: Some(shortened(&key.object())),
         field: None,
         message: format!("is given already at {first}, which counts: remove one of them"),
         stale: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::directory::manifest::{self, Memory};
+
+    const IMPORT: &str = "---
+apiVersion: clusterlink.net/v1alpha1
+kind: Import
+metadata: {name: web}
+spec: {port: 80, sources: []}
+";
+
+    #[test]
+    fn a_file_full_of_mistakes_is_told_in_part_and_hides_no_stale_object() {
+        let path: Arc<Path> = Path::new("m.yaml").into();
+        let (mut catalog, mut memory) = (Catalog::default(), Memory::default());
+        let mut update = |text: &str| {
+            catalog.update(&path, manifest::read(&path, text, &mut memory));
+            catalog.settle();
+            catalog.problems()
+        };
+        assert_eq!(update(IMPORT), []);
+        let count = MOST_TOLD + 500;
+        let name = "x".repeat(1_000_000);
+        let text = [
+            format!("---\nkind: {name}\nmetadata: {{name: {name}}}\n"),
+            "---\nkind: Deployment\n".repeat(count - 1),
+            "--- no manifest\n".repeat(count),
+            IMPORT.replace("80", "0"),
+        ];
+        let problems = update(&text.concat());
+        let stale: Vec<_> = problems.iter().filter(|problem| problem.stale).collect();
+        let [stale] = stale.as_slice() else {
+            panic!("{stale:?}")
+        };
+        assert_eq!(stale.object.as_deref(), Some("default/web"));
+        let last = format!("has {} more problems", 2 * count - MOST_TOLD);
+        let told = problems.iter().filter(|one| one.message.starts_with(&last));
+        assert_eq!((problems.len(), told.count()), (MOST_TOLD + 2, 1));
+        assert!(problems.iter().all(|one| one.to_string().len() < 1_000));
     }
 }

@@ -110,3 +110,12 @@ pub(super) fn quoted(text: &str) -> String {
         Some((end, _)) => format!("{:?}…", &text[..end]),
     }
 }
+
+/// A name, which no valid one is longer than.
+pub(super) fn shortened(name: &str) -> String {
+    const LONGEST: usize = 63 + 1 + 253;
+    match name.char_indices().nth(LONGEST) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}…", &name[..end]),
+    }
+}
