@@ -70,6 +70,8 @@ pub struct Config {
     pub workers: NonZeroUsize,
     /// The software version.
     pub software: String,
+    /// Makes `random` imports draw the same sequence of sources in every run.
+    pub random_seed: Option<u64>,
 }
 
 /// Why a process did not start, or ended.
@@ -203,6 +205,7 @@ async fn start(
                 .map(|&ip| SocketAddr::new(ip, STEERING_PORT))
                 .collect(),
             software: config.software.clone(),
+            random_seed: config.random_seed,
         },
         credentials_receiver.clone(),
         view.clone(),

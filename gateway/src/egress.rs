@@ -8,7 +8,6 @@ use clusterlink_model::{
     Client, Import, LbScheme, Source,
     select::{Order, SourceState},
 };
-use rand::Rng as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use self::attempt::{Attempt, Attempted, Kept};
@@ -136,7 +135,7 @@ async fn try_sources(
 ) -> End {
     let ticket = match import.scheme {
         LbScheme::RoundRobin => worker.next_turn(&import.name),
-        LbScheme::Random => rand::rng().next_u64(),
+        LbScheme::Random => worker.next_draw(),
         LbScheme::Static => 0,
     };
     let order = Order::of_import(import, ticket, |source| {

@@ -36,6 +36,8 @@ pub struct Config {
     pub steering: Vec<SocketAddr>,
     /// The software version that other peers are told.
     pub software: String,
+    /// Makes `random` imports draw the same sequence of sources in every run.
+    pub random_seed: Option<u64>,
 }
 
 /// Why a gateway did not start.
@@ -84,7 +86,14 @@ impl Gateway {
         tls::warm_up(&current).map_err(GatewayError::Tls)?;
         let metrics = Metrics::register(registry.sub_registry_with_prefix("clusterlink_gateway"));
         let software = config.software.clone();
-        let shared = Arc::new(Shared::new(credentials, view, origins, metrics, software));
+        let shared = Arc::new(Shared::new(
+            credentials,
+            view,
+            origins,
+            metrics,
+            software,
+            config.random_seed,
+        ));
         let mut listen = config.listen;
         let mut steering = Vec::new();
         let mut listeners = Vec::new();

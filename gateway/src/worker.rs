@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) software: String,
     /// Where the rotation of each import stands.
     rotation: Mutex<HashMap<ObjectName, Arc<AtomicU64>>>,
+    /// Where the draws of `random` imports stand.
+    draws: AtomicU64,
     /// Open flows of all workers.
     pub(crate) open: AtomicU64,
 }
@@ -58,6 +60,7 @@ impl Shared {
         origins: Arc<dyn Origins>,
         metrics: Metrics,
         software: String,
+        random_seed: Option<u64>,
     ) -> Self {
         Self {
             credentials,
@@ -68,6 +71,7 @@ impl Shared {
             peers: PeerTable::default(),
             software,
             rotation: Mutex::default(),
+            draws: AtomicU64::new(random_seed.unwrap_or_else(|| rand::rng().next_u64())),
             open: AtomicU64::new(0),
         }
     }
@@ -128,6 +132,13 @@ impl Worker {
         let turn = counter.fetch_add(1, Relaxed);
         self.rotation.borrow_mut().insert(import.clone(), counter);
         turn
+    }
+
+    /// A number that the order of a `random` import's sources is drawn from: a SplitMix64 sequence
+    /// over all workers, whose last steps [`Order`](clusterlink_model::select::Order) does.
+    pub(crate) fn next_draw(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.shared.draws.fetch_add(STEP, Relaxed)
     }
 
     /// Registers a flow to be judged again; the guard takes it out.

@@ -88,6 +88,10 @@ pub(crate) struct RunArgs {
     /// Threads that carry connections. [default: one per core, at most 4]
     #[arg(long, value_name = "N", env = "CLUSTERLINK_WORKERS")]
     pub(super) workers: Option<String>,
+    /// Makes imports with lbScheme random draw the same sequence of sources in every run, for tests.
+    /// [default: another one in each run]
+    #[arg(long, value_name = "NUMBER", env = "CLUSTERLINK_RANDOM_SEED")]
+    pub(super) random_seed: Option<u64>,
     #[command(flatten)]
     pub(super) log: LogArgs,
 }

@@ -117,6 +117,7 @@ impl Settings {
                 admin: args.admin.admin,
                 workers,
                 software: env!("CARGO_PKG_VERSION").to_owned(),
+                random_seed: args.random_seed,
             },
             controller,
             credentials,

@@ -134,6 +134,7 @@ impl Node {
             listen: "127.0.0.1:0".parse().unwrap(),
             steering: vec![steering],
             software: "test".to_owned(),
+            random_seed: None,
         };
         let mut registry = prometheus_client::registry::Registry::default();
         let gateway = Gateway::start(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use clusterlink_tests::report::{Amount, End, Exchange};
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use crate::stream::{Receiving, Sending, Tally, receive, reset, send};
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Arguments {
     /// Address or name, and port; `[::ffff:a.b.c.d]:port` makes an IPv6 socket call an IPv4 address.
+    /// `@FILE` has one on each line, which are taken in turn.
     target: String,
     /// How many connections; 0 goes on until it is killed.
     #[arg(long, default_value_t = 1)]
@@ -78,9 +79,10 @@ enum Finish {
 impl Arguments {
     pub(crate) fn run(self) -> Result<()> {
         let next = AtomicU64::new(0);
+        let targets = self.targets()?;
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..self.parallel.max(1))
-                .map(|_| scope.spawn(|| self.work(&next)))
+                .map(|_| scope.spawn(|| self.work(&next, &targets)))
                 .collect();
             threads
                 .into_iter()
@@ -91,14 +93,25 @@ impl Arguments {
         })
     }
 
-    fn work(&self, next: &AtomicU64) -> Result<()> {
+    fn targets(&self) -> Result<Vec<String>> {
+        let Some(file) = self.target.strip_prefix('@') else {
+            return Ok(vec![self.target.clone()]);
+        };
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+        let targets: Vec<_> = text.lines().map(str::to_owned).collect();
+        ensure!(!targets.is_empty(), "{file} has no targets");
+        Ok(targets)
+    }
+
+    fn work(&self, next: &AtomicU64, targets: &[String]) -> Result<()> {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if self.count > 0 && index >= self.count {
                 return Ok(());
             }
             let start = Instant::now();
-            let target = crate::resolve(&self.target)?;
+            let place = usize::try_from(index % targets.len() as u64)?;
+            let target = crate::resolve(&targets[place])?;
             let (report, stream) = self.one(index, target)?;
             crate::print(&report)?;
             self.finish(stream)?;
