@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 use clusterlink_agent::{app, lock::StateDir};
 
@@ -24,15 +25,16 @@ pub(crate) struct CleanupArgs {
 
 /// Removes what a crashed peer left, and says what that was.
 pub(crate) fn run(args: &CleanupArgs) -> anyhow::Result<()> {
+    let directory = &args.state.state_dir;
+    let is_new = !directory.exists();
     let removed = admin::block_on(async {
-        let _lock = StateDir::lock(&args.state.state_dir)?;
-        Ok(app::cleanup(
-            &args.state.state_dir,
-            args.bpf_dir.as_deref(),
-            &args.admin.admin,
-        )
-        .await?)
+        let _lock = StateDir::lock(directory)?;
+        Ok(app::cleanup(directory, args.bpf_dir.as_deref(), &args.admin.admin).await?)
     })?;
+    if is_new {
+        std::fs::remove_dir_all(directory)
+            .with_context(|| format!("cannot remove {}", directory.display()))?;
+    }
     if removed.is_empty() {
         println!("nothing to remove");
     }

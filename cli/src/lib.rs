@@ -45,6 +45,16 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether nothing is left half done when the reader of the output goes away.
+    fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(_) | Self::Flows(_) | Self::Completions { .. }
+        )
+    }
+}
+
 /// How a command prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -58,6 +68,10 @@ pub(crate) enum Output {
 /// Parses the command line, runs the command, and maps errors to exit codes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.command.only_prints() {
+        // `clusterlink status | head` ends with head, as everybody expects.
+        sigpipe::reset();
+    }
     let result = match cli.command {
         Command::Create(command) => command.run(),
         Command::Run(args) => return run::run(*args),

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::fabric::{self, Fabric};
@@ -134,7 +135,7 @@ impl Peer {
         for (flag, path) in [
             ("--manifests", self.manifests()),
             ("--certs", self.certs()),
-            ("--state-dir", self.directory.join("state")),
+            ("--state-dir", self.state()),
             ("--admin", self.admin()),
             ("--bpf-dir", self.bpf.clone()),
             ("--hosts-file", self.host.hosts_file()),
@@ -174,6 +175,11 @@ impl Peer {
     /// The directory of its certificate, key and trust bundle.
     pub fn certs(&self) -> PathBuf {
         self.directory.join("certs")
+    }
+
+    /// The directory of its state.
+    pub fn state(&self) -> PathBuf {
+        self.directory.join("state")
     }
 
     /// The socket of its local API.
@@ -290,7 +296,14 @@ impl Peer {
 
     /// Asks the process to stop, and waits for its successful end.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let status = self.process()?.stop(PATIENCE)?;
+        self.stop_by(Signal::SIGTERM)
+    }
+
+    /// [`Peer::stop`] by another signal.
+    pub fn stop_by(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let process = self.process()?;
+        process.signal(signal)?;
+        let status = process.wait(PATIENCE)?;
         let process = self.process.take();
         if !status.success() {
             let log = process

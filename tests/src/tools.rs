@@ -40,6 +40,6 @@ pub fn clt() -> Result<PathBuf> {
 }
 
 /// A path as a command-line argument or file content: the harness makes its own paths, all of them UTF-8.
-pub(crate) fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("the harness names its paths in ASCII")
 }
