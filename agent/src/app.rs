@@ -263,7 +263,7 @@ async fn start(
         snapshot_blocker,
     ));
     spawn.spawn(tasks::credentials(credentials, credentials_sender));
-    spawn.spawn(tasks::refusals(datapath, origins, view, flows));
+    spawn.spawn(tasks::refusals(datapath, origins, flows));
     spawn.spawn(async move {
         // The sender is kept for as long as the status is read.
         steering_sender.closed().await;

@@ -10,6 +10,7 @@
 
 mod cgroups;
 mod classes;
+mod history;
 mod identities;
 mod numbers;
 mod tables;
@@ -36,11 +37,16 @@ use tracing::error;
 use self::{
     cgroups::Cgroups,
     classes::Classes,
+    history::History,
     identities::Identities,
     numbers::ImportNumbers,
     tables::{Desired, Tables, Touched},
 };
-pub use self::{identities::NodeOrigins, numbers::NumbersError};
+pub use self::{
+    history::{Moment, Recent},
+    identities::NodeOrigins,
+    numbers::NumbersError,
+};
 use crate::datapath::{CLASS_UNKNOWN, Datapath, DatapathError};
 
 /// What does not change while the process runs.
@@ -100,6 +106,7 @@ pub struct State {
     desired: Desired,
     tables: Tables,
     identities: identities::Shared,
+    history: Arc<History>,
     conflicts: Vec<String>,
     generation: u64,
     ready: bool,
@@ -134,7 +141,10 @@ impl State {
         let mut cgroups = Cgroups::new(config.cgroup_root.clone());
         cgroups.take_over(tables.identities().collect());
         let local = Arc::new(config.local.clone());
-        let (view, _) = watch::channel(Arc::new(View::not_ready(config.local.clone())));
+        let nothing = Arc::new(View::not_ready(config.local.clone()));
+        let history = Arc::new(History::default());
+        history.push(nothing.clone(), Arc::default());
+        let (view, _) = watch::channel(nothing);
         Ok(Self {
             local,
             snapshot: Arc::default(),
@@ -149,6 +159,7 @@ impl State {
             desired: Desired::default(),
             tables,
             identities: identities::Shared::default(),
+            history,
             conflicts: Vec::new(),
             generation: 0,
             ready: false,
@@ -164,7 +175,7 @@ impl State {
 
     /// What the gateway asks about accepted connections.
     pub fn origins(&self, datapath: Arc<dyn Datapath>) -> NodeOrigins {
-        NodeOrigins::new(datapath, self.identities.clone())
+        NodeOrigins::new(datapath, self.identities.clone(), self.history.clone())
     }
 
     /// Applies an update of the controller.
@@ -346,7 +357,8 @@ impl State {
             if let Some(table) = table {
                 self.identities.store(table);
             }
-            self.view.send_replace(view);
+            self.view.send_replace(view.clone());
+            self.history.push(view, self.identities.load_full());
         });
         self.forget_unused_classes();
     }

@@ -107,20 +107,21 @@ fn end(record: &FlowRecord) -> String {
         return "open".to_owned();
     };
     let mut parts = vec![format!("{reason:?}")];
-    if let Some(decision) = &record.decision
-        && !decision.allowed
-    {
-        parts.push(match &decision.policy {
-            Some(policy) => format!("by {policy}"),
-            None => "no policy allows it".to_owned(),
-        });
+    let mut said = None;
+    if let Some(decision) = record.decision.as_ref().filter(|said| !said.allowed) {
+        let (part, denied) = match &decision.policy {
+            Some(policy) => (format!("by {policy}"), format!("denied by {policy}")),
+            None => {
+                let part = "no policy allows it".to_owned();
+                (part.clone(), format!("denied, {part}"))
+            }
+        };
+        parts.push(part);
+        said = Some(denied);
     }
-    parts.extend(
-        record
-            .attempts
-            .iter()
-            .map(|a| format!("{} {}: {}", a.peer, a.export, a.outcome)),
-    );
+    // What decided for all sources needs to be told once.
+    let attempts = (record.attempts.iter()).filter(|one| Some(&one.outcome) != said.as_ref());
+    parts.extend(attempts.map(|one| format!("{} {}: {}", one.peer, one.export, one.outcome)));
     parts.extend(record.detail.clone());
     parts.join("; ")
 }

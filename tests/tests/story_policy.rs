@@ -10,6 +10,7 @@ use clusterlink_tests::manifests::{
     with_service_account,
 };
 use clusterlink_tests::traffic::Server;
+use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, verdict, wait_verdict};
 use clusterlink_tests::{PeerOptions, Scene, story};
 use serde_json::{Value, json};
@@ -343,6 +344,49 @@ fn a_client_that_nobody_knows_is_refused_even_where_everything_is_allowed() -> R
         ensure!(server.accepted()? == accepted, "the backend was reached");
         let flows = world.west.flows().context("the flow log says why")?;
         ensure!(flows.to_string().contains("identity-unknown"), "{flows:#}");
+        Ok(())
+    })
+}
+
+fn recent_flows(world: &World) -> Result<Vec<Value>> {
+    let flows = world.west.flows()?;
+    let recent = flows["recent"].as_array().context("no recent flows")?;
+    Ok(recent.clone())
+}
+
+#[test]
+fn a_refusal_is_explained_by_the_policy_that_held_then() -> Result<()> {
+    const ROUNDS: usize = 8;
+    story("explained", |scene| {
+        let (world, _server, address) = world(scene)?;
+        world.allow_all()?;
+        let client = world.workload("client", |pod| pod)?;
+        let see = |wanted| wait_verdict("as applied", SOON, &client, address, &[wanted]);
+        let deny = privileged_policy("lockdown", "deny", &everything(), &everything());
+        see(Verdict::Served)?;
+        let before = recent_flows(&world)?.len();
+        for _ in 0..ROUNDS {
+            world
+                .west
+                .apply("lockdown.yaml", std::slice::from_ref(&deny))?;
+            see(Verdict::Refused)?;
+            // Its end comes before the refusal is fetched from the kernel.
+            world.west.delete("lockdown.yaml")?;
+            see(Verdict::Served)?;
+        }
+        let denied = wait_until("all refusals are in the flow log", SOON, || {
+            let recent = recent_flows(&world)?;
+            let denied = recent.into_iter().skip(before);
+            // Before the Pod document was read the client was the host.
+            let denied: Vec<_> = denied
+                .filter(|flow| flow["reason"] == "denied" && flow["client"] == "pod shop/client")
+                .collect();
+            Ok((denied.len() >= ROUNDS).then_some(denied))
+        })?;
+        for flow in denied {
+            let policy = flow["decision"]["policy"].to_string();
+            ensure!(policy.contains("lockdown"), "{flow:#}");
+        }
         Ok(())
     })
 }

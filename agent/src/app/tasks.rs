@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     control::Updates,
-    datapath::{CLASS_HOST, Datapath},
+    datapath::Datapath,
     host::HostsFile,
     readiness::Blocker,
     refusals,
@@ -137,21 +137,16 @@ pub(super) async fn credentials(
 pub(super) async fn refusals(
     datapath: Arc<dyn Datapath>,
     origins: Arc<NodeOrigins>,
-    view: watch::Receiver<Arc<View>>,
     flows: Arc<FlowLog>,
 ) -> &'static str {
     let mut tick = interval(DRAIN);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let view = view.borrow().clone();
-        for refusal in datapath.refusals() {
-            let client = if refusal.class == CLASS_HOST {
-                clusterlink_model::Client::Host
-            } else {
-                origins.by_cgroup(refusal.cgroup)
-            };
-            flows.refused(refusals::record(&view, &client, &refusal));
+        let refused = datapath.refusals();
+        let recent = origins.recent();
+        for refusal in refused {
+            flows.refused(refusals::record(&recent, &refusal));
         }
     }
 }

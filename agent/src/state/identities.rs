@@ -14,7 +14,10 @@ use arc_swap::ArcSwap;
 use clusterlink_gateway::view::{Origin, Origins};
 use clusterlink_model::{Client, Workload};
 
-use super::cgroups::walk;
+use super::{
+    cgroups::walk,
+    history::{History, Recent},
+};
 use crate::datapath::Datapath;
 
 /// The table in force, replaced as a whole.
@@ -105,7 +108,7 @@ fn judge(workload: &Workload, origin: &Origin, address: IpAddr) -> Client {
     if own { pod(workload) } else { Client::Unknown }
 }
 
-fn pod(workload: &Workload) -> Client {
+pub(super) fn pod(workload: &Workload) -> Client {
     Client::Pod {
         name: workload.name.clone(),
         attributes: workload.attributes.clone(),
@@ -116,22 +119,25 @@ fn pod(workload: &Workload) -> Client {
 pub struct NodeOrigins {
     datapath: Arc<dyn Datapath>,
     identities: Shared,
+    history: Arc<History>,
 }
 
 impl NodeOrigins {
-    pub(super) fn new(datapath: Arc<dyn Datapath>, identities: Shared) -> Self {
+    pub(super) fn new(
+        datapath: Arc<dyn Datapath>,
+        identities: Shared,
+        history: Arc<History>,
+    ) -> Self {
         Self {
             datapath,
             identities,
+            history,
         }
     }
 
-    /// Who runs in a cgroup, for the flow log.
-    pub fn by_cgroup(&self, cgroup: u64) -> Client {
-        match self.identities.load().cgroups.get(&cgroup) {
-            Some(Some(workload)) => pod(workload),
-            Some(None) | None => Client::Unknown,
-        }
+    /// What was in force since this was called last, for the flow log.
+    pub fn recent(&self) -> Recent {
+        self.history.fetch()
     }
 }
 

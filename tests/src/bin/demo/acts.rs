@@ -247,7 +247,10 @@ impl<'a> Acts<'a> {
     /// What an operator sees.
     pub(crate) fn look_inside(&self) -> Result<()> {
         self.stage.title("What an operator sees");
-        for (command, lines) in [("clusterlink status", 40), ("clusterlink flows", 20)] {
+        for (command, lines) in [
+            ("clusterlink status", 40),
+            ("clusterlink flows --last 4", 20),
+        ] {
             let typed = self.at_london(command, lines)?;
             ensure!(typed.code == Some(0), "{command} failed");
         }

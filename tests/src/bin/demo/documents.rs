@@ -84,7 +84,10 @@ metadata: {name: cart-to-web, namespace: shop}
 spec:
   action: allow
   from:
-  - workloadSelector: {matchLabels: {client.clusterlink.net/labels.app: cart}}
+  - workloadSelector:
+      matchLabels:
+        peer.clusterlink.net/name: london
+        client.clusterlink.net/labels.app: cart
   to:
   - workloadSelector: {matchLabels: {export.clusterlink.net/name: web}}
 ";
@@ -110,7 +113,10 @@ metadata: {name: lockdown}
 spec:
   action: deny
   from:
-  - workloadSelector: {matchLabels: {client.clusterlink.net/labels.app: cart}}
+  - workloadSelector:
+      matchLabels:
+        peer.clusterlink.net/name: london
+        client.clusterlink.net/labels.app: cart
   to:
   - workloadSelector: {}
 ";
