@@ -6,6 +6,8 @@
 //! wrong now) rather than a log. A source publishes its problems before the events that follow from
 //! the same reading.
 
+#[cfg(feature = "api-server")]
+pub mod api_server;
 pub mod directory;
 
 use std::{fmt, sync::Arc};

@@ -19,6 +19,7 @@ pub mod caller;
 pub mod cgroup;
 pub mod fabric;
 pub mod host;
+pub mod kubernetes;
 pub mod listing;
 pub mod manifests;
 pub mod network;

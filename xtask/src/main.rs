@@ -4,6 +4,7 @@
 mod build_ebpf;
 mod crds;
 mod demo;
+mod kubernetes;
 mod release;
 mod setup;
 mod step;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{release, setup, step, workspace};
+use crate::{kubernetes, release, setup, step, workspace};
 
 /// What to leave out.
 #[derive(Debug, Args)]
@@ -42,10 +42,11 @@ impl Test {
         }
         setup::ensure(&setup::RUN)?;
         step::openly("unit and property tests", &mut self.units(true))?;
+        let kubernetes = kubernetes::control_plane()?;
         let clusterlink = release::clusterlink()?;
         let clt = release::harness()?.join("clt");
         let before = listing(&clt)?;
-        step::openly("stories", &mut self.stories(&clusterlink))?;
+        step::openly("stories", &mut self.stories(&clusterlink, &kubernetes))?;
         let start = Instant::now();
         loop {
             let after = listing(&clt)?;
@@ -75,7 +76,7 @@ impl Test {
         cargo
     }
 
-    fn stories(&self, clusterlink: &Path) -> Command {
+    fn stories(&self, clusterlink: &Path, kubernetes: &Path) -> Command {
         let mut cargo = workspace::cargo();
         cargo.args([
             "test",
@@ -89,6 +90,7 @@ impl Test {
         // One at a time: they share the machine, and some of them measure.
         cargo.args(["--", "--test-threads=1"]);
         cargo.env("CLUSTERLINK_BIN", clusterlink);
+        cargo.env("CLUSTERLINK_KUBERNETES", kubernetes);
         // An error of a story says in words where it comes from.
         cargo.env("RUST_LIB_BACKTRACE", "0");
         cargo

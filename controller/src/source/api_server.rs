@@ -1,0 +1,142 @@
+//! The API server as a source: one watch for each kind.
+//!
+//! ```text
+//! watch ─▶ decode, or report and skip ─▶ what nobody reads is dropped ─▶ events
+//!                │
+//!             Problems: one for each object that cannot be decoded, one for each watch that fails
+//! ```
+//! A watch that breaks is begun again with growing pauses; until then what was read last holds.
+
+mod lenient;
+mod told;
+
+use std::{fmt::Debug, sync::Arc};
+
+use clusterlink_crds::{AccessPolicy, Export, Import, Peer, PolicyAction, PrivilegedAccessPolicy};
+use futures::{StreamExt as _, future};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Pod, PodSpec, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use self::{lenient::Lenient, told::Told};
+use super::{EventStream, Problems, Source, Streams};
+
+/// Watches the kinds that the controller reads.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "a client has nothing to show")]
+pub struct ApiServer {
+    client: Client,
+    system_namespace: String,
+}
+
+impl ApiServer {
+    /// A source that reads everywhere, except for Peers: those count in the system namespace only,
+    /// since whoever may write them decides whom a name stands for.
+    pub fn new(client: Client, system_namespace: impl Into<String>) -> Self {
+        Self {
+            client,
+            system_namespace: system_namespace.into(),
+        }
+    }
+
+    fn ours<K>(&self, told: &Arc<Told>, is_allow: fn(&K) -> bool) -> EventStream<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.guarded(Api::all(self.client.clone()), told, is_allow)
+    }
+
+    fn guarded<K>(
+        &self,
+        api: Api<DeserializeGuard<K>>,
+        told: &Arc<Told>,
+        is_allow: fn(&K) -> bool,
+    ) -> EventStream<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let mut lenient = Lenient::new(Arc::clone(told), is_allow);
+        watcher(api, watcher::Config::default())
+            .default_backoff()
+            .filter_map(move |event| future::ready(lenient.read(event)))
+            .boxed()
+    }
+
+    /// A kind of Kubernetes' own, of which `trim` drops what nobody reads.
+    fn core<K>(&self, told: &Arc<Told>, trim: fn(&mut K)) -> EventStream<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let told = Arc::clone(told);
+        watcher(
+            Api::<K>::all(self.client.clone()),
+            watcher::Config::default(),
+        )
+        .default_backoff()
+        .filter_map(move |event| {
+            let kind = K::kind(&());
+            let event = match event {
+                Ok(event) => {
+                    told.watch_works(&kind);
+                    Some(event.modify(|object| {
+                        object.managed_fields_mut().clear();
+                        trim(object);
+                    }))
+                }
+                Err(error) => {
+                    told.watch_failed(&kind, &error);
+                    None
+                }
+            };
+            future::ready(event)
+        })
+        .boxed()
+    }
+}
+
+impl Source for ApiServer {
+    fn start(self: Box<Self>) -> (Streams, Problems) {
+        let (problems, receiver) = watch::channel(Arc::default());
+        let told = Arc::new(Told::new(problems));
+        let peers = Api::namespaced(self.client.clone(), &self.system_namespace);
+        let streams = Streams {
+            exports: self.ours::<Export>(&told, |_| false),
+            imports: self.ours::<Import>(&told, |_| false),
+            peers: self.guarded::<Peer>(peers, &told, |_| false),
+            access_policies: self
+                .ours::<AccessPolicy>(&told, |policy| policy.spec.action == PolicyAction::Allow),
+            privileged_access_policies: self.ours::<PrivilegedAccessPolicy>(&told, |policy| {
+                policy.spec.0.action == PolicyAction::Allow
+            }),
+            services: self.core::<Service>(&told, |_| {}),
+            endpoint_slices: self.core::<EndpointSlice>(&told, |_| {}),
+            pods: self.core(&told, trim_pod),
+            namespaces: self.core::<Namespace>(&told, |_| {}),
+        };
+        (streams, receiver)
+    }
+}
+
+/// Leaves what identity and placement need; a cluster's pods are most of what is held in memory.
+fn trim_pod(pod: &mut Pod) {
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: spec.node_name,
+        host_network: spec.host_network,
+        service_account_name: spec.service_account_name,
+        ..PodSpec::default()
+    });
+    if let Some(status) = &mut pod.status {
+        status.container_statuses = None;
+        status.init_container_statuses = None;
+        status.ephemeral_container_statuses = None;
+        status.conditions = None;
+    }
+}
