@@ -303,7 +303,7 @@ impl State {
                         .declare(name, after.map(|workload| &**workload));
                 }
             }
-            ResourceKey::Export(_) => {}
+            ResourceKey::Export(_) | ResourceKey::Node(_) => {}
         }
     }
 

@@ -9,6 +9,7 @@
 //! and the last valid denies) is in the state directory.
 #![forbid(unsafe_code)]
 
+pub mod agents;
 mod config;
 mod index;
 mod leases;

@@ -20,7 +20,8 @@ pub mod snapshot;
 pub use client::{Client, WorkloadAttributes};
 pub use name::{HostPort, ObjectName, PeerName, PolicyName};
 pub use resource::{
-    Action, Backend, Endpoint, Export, Import, LbScheme, LocalPeer, Peer, Policy, Source, Workload,
+    Action, Backend, Endpoint, Export, Import, LbScheme, LocalPeer, Node, Peer, Policy, Source,
+    Workload,
 };
 pub use selector::{Labels, Operator, Requirement, Selector};
 pub use snapshot::{Resource, ResourceKey, Snapshot, Update};

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,7 +31,8 @@ pub struct Import {
     pub name: ObjectName,
     /// The Import's labels (`export.clusterlink.net/labels.*` on the egress side).
     pub labels: Labels,
-    /// The addresses that clients connect to.
+    /// The addresses that clients connect to. None for an import that joins a Service which is not
+    /// ours: its clients come by the Service path alone.
     pub addresses: Vec<IpAddr>,
     /// The port that clients connect to.
     pub port: NonZeroU16,
@@ -146,4 +148,27 @@ pub struct Workload {
     pub cgroup: Option<Arc<str>>,
     /// Its addresses, where known.
     pub addresses: Vec<IpAddr>,
+    /// What container runtimes name its cgroup after: the pod's UID, and for a static pod the hash
+    /// of its configuration. Empty where [`Self::cgroup`] says all.
+    #[serde(default)]
+    pub uids: Vec<Arc<str>>,
+    /// The node that it runs on, where one is said.
+    #[serde(default)]
+    pub node: Option<Arc<str>>,
+    /// It uses the network namespace, and so the addresses, of its node.
+    #[serde(default)]
+    pub host_network: bool,
+}
+
+/// A node of this peer's cluster. A standalone peer names none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The ranges that its pods' addresses come from, where they are said.
+    pub pod_ranges: Vec<IpNet>,
+    /// The zone that it runs in, if said.
+    pub zone: Option<Arc<str>>,
 }

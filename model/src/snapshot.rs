@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     name::{ObjectName, PeerName, PolicyName},
-    resource::{Export, Import, Peer, Policy, Workload},
+    resource::{Export, Import, Node, Peer, Policy, Workload},
 };
 
 /// Everything that a node has been told. Cloning shares the resources.
@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub policies: BTreeMap<PolicyName, Arc<Policy>>,
     /// Workloads by name.
     pub workloads: BTreeMap<ObjectName, Arc<Workload>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<Arc<str>, Arc<Node>>,
 }
 
 /// One resource of any kind.
@@ -40,6 +42,8 @@ pub enum Resource {
     Policy(Arc<Policy>),
     /// See [`Workload`].
     Workload(Arc<Workload>),
+    /// See [`Node`].
+    Node(Arc<Node>),
 }
 
 /// The kind and name of a resource.
@@ -55,6 +59,8 @@ pub enum ResourceKey {
     Policy(PolicyName),
     /// A workload's name.
     Workload(ObjectName),
+    /// A node's name.
+    Node(Arc<str>),
 }
 
 /// What changed: applied in one step, so that no reader sees half of it.
@@ -77,6 +83,7 @@ impl Resource {
             Self::Peer(r) => ResourceKey::Peer(r.name.clone()),
             Self::Policy(r) => ResourceKey::Policy(r.name.clone()),
             Self::Workload(r) => ResourceKey::Workload(r.name.clone()),
+            Self::Node(r) => ResourceKey::Node(r.name.clone()),
         }
     }
 }
@@ -94,6 +101,7 @@ impl Snapshot {
                 ResourceKey::Peer(name) => drop(self.peers.remove(name)),
                 ResourceKey::Policy(name) => drop(self.policies.remove(name)),
                 ResourceKey::Workload(name) => drop(self.workloads.remove(name)),
+                ResourceKey::Node(name) => drop(self.nodes.remove(name)),
             }
         }
         for resource in update.upserts {
@@ -103,6 +111,7 @@ impl Snapshot {
                 Resource::Peer(r) => drop(self.peers.insert(r.name.clone(), r)),
                 Resource::Policy(r) => drop(self.policies.insert(r.name.clone(), r)),
                 Resource::Workload(r) => drop(self.workloads.insert(r.name.clone(), r)),
+                Resource::Node(r) => drop(self.nodes.insert(r.name.clone(), r)),
             }
         }
     }
@@ -114,6 +123,7 @@ impl Snapshot {
             .chain(self.peers.values().cloned().map(Resource::Peer))
             .chain(self.policies.values().cloned().map(Resource::Policy))
             .chain(self.workloads.values().cloned().map(Resource::Workload))
+            .chain(self.nodes.values().cloned().map(Resource::Node))
             .collect();
         Update {
             upserts,
@@ -161,6 +171,13 @@ impl Snapshot {
             u,
             Resource::Workload,
             ResourceKey::Workload,
+        );
+        diff(
+            &self.nodes,
+            &newer.nodes,
+            u,
+            Resource::Node,
+            ResourceKey::Node,
         );
         update
     }

@@ -134,6 +134,9 @@ fn workload(name: &str, app: &str, cgroup: &str) -> Resource {
         }),
         cgroup: Some(cgroup.into()),
         addresses: Vec::new(),
+        uids: Vec::new(),
+        node: None,
+        host_network: false,
     }))
 }
 

@@ -11,6 +11,9 @@ use crate::status::Finding;
 /// The condition of a Pod: whether all of it could be used.
 pub(crate) const WORKLOAD_VALID: &str = "WorkloadValid";
 
+/// The kubelet's annotation on the mirror of a static pod.
+const STATIC_POD_HASH: &str = "kubernetes.io/config.hash";
+
 /// The workload of a pod that may still open connections, and whether the document is right.
 pub(crate) fn translate(name: &ObjectName, pod: &Pod) -> Option<(Workload, Finding)> {
     let status = pod.status.as_ref();
@@ -49,6 +52,12 @@ pub(crate) fn translate(name: &ObjectName, pod: &Pod) -> Option<(Workload, Findi
         attributes: Arc::new(attributes),
         cgroup,
         addresses: addresses(pod, &mut complaints),
+        uids: uids(pod),
+        node: spec
+            .and_then(|spec| spec.node_name.as_deref())
+            .filter(|node| !node.is_empty())
+            .map(Arc::from),
+        host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
     };
     let finding = if complaints.is_empty() {
         Finding::valid(WORKLOAD_VALID, "")
@@ -57,6 +66,17 @@ pub(crate) fn translate(name: &ObjectName, pod: &Pod) -> Option<(Workload, Findi
         Finding::invalid(WORKLOAD_VALID, "InvalidField", message)
     };
     Some((workload, finding))
+}
+
+/// What container runtimes name the pod's cgroup after. The mirror of a static pod has a UID of
+/// its own, while the kubelet names the cgroup after the hash of the pod's configuration.
+fn uids(pod: &Pod) -> Vec<Arc<str>> {
+    let annotations = pod.metadata.annotations.as_ref();
+    let hash = annotations.and_then(|all| all.get(STATIC_POD_HASH));
+    let uids = pod.metadata.uid.iter().chain(hash);
+    uids.filter(|uid| !uid.is_empty())
+        .map(|uid| uid.as_str().into())
+        .collect()
 }
 
 /// The path without empty components and leading slash; it must stay below the root.

@@ -3,11 +3,11 @@ use std::num::NonZeroU16;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{Action, Backend, HostPort, Labels, LbScheme, Selector, WorkloadAttributes};
+use crate::{Action, Backend, HostPort, Labels, LbScheme, Node, Selector, WorkloadAttributes};
 
 /// A resource of each kind under one of a few names, in one of a few versions.
 fn resource() -> impl Strategy<Value = Resource> {
-    (0..6_u8, 0..4_u8, 0..3_u16).prop_map(|(kind, name, version)| make(kind, name, version))
+    (0..7_u8, 0..4_u8, 0..3_u16).prop_map(|(kind, name, version)| make(kind, name, version))
 }
 
 fn make(kind: u8, name: u8, version: u16) -> Resource {
@@ -51,6 +51,12 @@ fn make(kind: u8, name: u8, version: u16) -> Resource {
             from: vec![Selector::default(); version.into()],
             to: Vec::new(),
         })),
+        5 => Resource::Node(Arc::new(Node {
+            name: name.name,
+            addresses: vec![std::net::Ipv6Addr::from([0, 0, 0, 0, 0, 0, 0, version]).into()],
+            pod_ranges: Vec::new(),
+            zone: None,
+        })),
         _ => Resource::Workload(Arc::new(Workload {
             attributes: Arc::new(WorkloadAttributes {
                 namespace: name.namespace.clone(),
@@ -60,6 +66,9 @@ fn make(kind: u8, name: u8, version: u16) -> Resource {
             name,
             cgroup: None,
             addresses: Vec::new(),
+            uids: Vec::new(),
+            node: None,
+            host_network: false,
         })),
     }
 }
