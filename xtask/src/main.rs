@@ -31,6 +31,8 @@ enum Command {
     Setup,
     /// Builds the object with the kernel programs and prints where it is.
     BuildEbpf,
+    /// Builds the programs of a Kubernetes control plane, which the stories start, and prints where they are.
+    Kubernetes,
     /// Writes the CRD manifests into deploy/crds.
     Crds {
         /// Only compares, and fails where they differ.
@@ -50,6 +52,10 @@ fn main() -> Result<()> {
         Command::Setup => setup::run(),
         Command::BuildEbpf => {
             println!("{}", build_ebpf::run()?.display());
+            Ok(())
+        }
+        Command::Kubernetes => {
+            println!("{}", kubernetes::control_plane()?.display());
             Ok(())
         }
         Command::Crds { check: true } => crds::check(),
