@@ -7,7 +7,6 @@ mod admin;
 mod cleanup;
 pub mod create;
 mod flows;
-mod logging;
 mod options;
 mod run;
 mod show;

@@ -9,16 +9,11 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clusterlink_agent::{app, lock::StateDir};
 use clusterlink_controller::source::directory::Directory;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use clusterlink_process::{USAGE, logging, signals};
+use tracing::info;
 
 pub(crate) use self::args::RunArgs;
 use self::{control::DirectoryControl, settings::Settings};
-use crate::logging;
-
-/// The exit code for wrong flags, as clap has it.
-const USAGE: u8 = 2;
 
 /// Runs until a signal, and maps errors to exit codes.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
@@ -59,7 +54,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control runtime")?;
     let result = runtime.block_on(async {
-        let stop = stop_on_signals()?;
+        let stop = signals::stop_on_signals("`clusterlink cleanup` removes what is left")?;
         let lock = StateDir::lock(&agent.state_dir)?;
         let controller = clusterlink_controller::start(controller, Directory::open(manifests)?)?;
         let (updates, control) = DirectoryControl::split(controller);
@@ -71,23 +66,4 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     // A manifest that is still being read must not keep the process.
     runtime.shutdown_background();
     result
-}
-
-/// The first SIGTERM or SIGINT asks to stop, the second ends the process at once.
-fn stop_on_signals() -> anyhow::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let stop = CancellationToken::new();
-    let asked = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            if asked.is_cancelled() {
-                warn!("asked twice: leaving at once; `clusterlink cleanup` removes what is left");
-                std::process::exit(130);
-            }
-            asked.cancel();
-        }
-    });
-    Ok(stop)
 }

@@ -4,11 +4,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use clusterlink_process::logging::LogArgs;
 
-use crate::{
-    logging::LogArgs,
-    options::{AdminArgs, StateArgs},
-};
+use crate::options::{AdminArgs, StateArgs};
 
 /// Flags of a standalone peer.
 #[derive(Clone, Debug, Args)]

@@ -2,21 +2,22 @@
 
 use std::{
     collections::BTreeSet,
-    fmt::Display,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use clusterlink_agent::{app, datapath};
 use clusterlink_gateway::tls::Watcher;
-use clusterlink_model::{Labels, LocalPeer};
+use clusterlink_model::LocalPeer;
+use clusterlink_process::{
+    logging::{self, LogFormat},
+    settings::Problems,
+};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{EbpfMode, RunArgs};
-use crate::logging::{self, LogFormat};
 
 /// More workers than this do not help on the hosts that we measured.
 const DEFAULT_WORKERS: usize = 4;
@@ -69,7 +70,7 @@ impl Settings {
                 ));
             }
         }
-        let labels = labels(&mut problems, &args.label);
+        let labels = problems.labels("--label", &args.label);
         let workers = workers(&mut problems, args.workers.as_deref());
         let cgroup = args.cgroup.and_then(|path| problems.keep(cgroup(&path)));
         if args.ebpf == EbpfMode::Off {
@@ -78,9 +79,9 @@ impl Settings {
             );
         }
         let (Some(filter), Some(credentials), Some(listen), Some(workers), true) =
-            (filter, credentials, listen, workers, problems.0.is_empty())
+            (filter, credentials, listen, workers, problems.is_empty())
         else {
-            return Err(problems.0);
+            return Err(problems.into_vec());
         };
         let local = LocalPeer {
             name: credentials.current().name().clone(),
@@ -123,27 +124,6 @@ impl Settings {
             credentials,
             manifests: args.manifests,
         })
-    }
-}
-
-/// Every wrong value so far.
-#[derive(Debug, Default)]
-struct Problems(Vec<String>);
-
-impl Problems {
-    fn add(&mut self, problem: String) {
-        self.0.push(problem);
-    }
-
-    fn keep<T>(&mut self, result: Result<T, String>) -> Option<T> {
-        result.map_err(|problem| self.add(problem)).ok()
-    }
-
-    fn parse<T: FromStr<Err: Display>>(&mut self, flag: &str, text: &str, form: &str) -> Option<T> {
-        let parsed = text
-            .parse()
-            .map_err(|error| format!("{flag} {text:?}: {error}; write {form}"));
-        self.keep(parsed)
     }
 }
 
@@ -205,21 +185,6 @@ fn ranges(problems: &mut Problems, texts: &[String]) -> Vec<IpNet> {
         }
     }
     ranges
-}
-
-fn labels(problems: &mut Problems, texts: &[String]) -> Labels {
-    let mut labels = Labels::new();
-    for text in texts {
-        match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() && value.len() <= 63 => {
-                labels.insert(key.to_owned(), value.to_owned());
-            }
-            _ => problems.add(format!(
-                "--label {text:?}: write KEY=VALUE with a value of at most 63 characters"
-            )),
-        }
-    }
-    labels
 }
 
 fn workers(problems: &mut Problems, text: Option<&str>) -> Option<NonZeroUsize> {

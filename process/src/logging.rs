@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// What is logged, and how.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct LogArgs {
+pub struct LogArgs {
     /// What is logged: error, warn, info, debug or trace, or directives such as
     /// `info,clusterlink_gateway=debug`.
     #[arg(
@@ -17,7 +17,7 @@ pub(crate) struct LogArgs {
         env = "CLUSTERLINK_LOG_LEVEL",
         default_value = "info"
     )]
-    pub(crate) log_level: String,
+    pub log_level: String,
     /// How log lines look.
     #[arg(
         long,
@@ -25,12 +25,12 @@ pub(crate) struct LogArgs {
         env = "CLUSTERLINK_LOG_FORMAT",
         default_value = "text"
     )]
-    pub(crate) log_format: LogFormat,
+    pub log_format: LogFormat,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object per line.
@@ -38,7 +38,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Checks the log level.
-pub(crate) fn filter(args: &LogArgs) -> anyhow::Result<EnvFilter> {
+pub fn filter(args: &LogArgs) -> anyhow::Result<EnvFilter> {
     EnvFilter::try_new(&args.log_level).with_context(|| {
         format!(
             "--log-level {:?} is none of error, warn, info, debug, trace and no directive",
@@ -48,7 +48,7 @@ pub(crate) fn filter(args: &LogArgs) -> anyhow::Result<EnvFilter> {
 }
 
 /// Starts logging; to be called once.
-pub(crate) fn start(filter: EnvFilter, format: LogFormat) {
+pub fn start(filter: EnvFilter, format: LogFormat) {
     let logs = fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
