@@ -20,6 +20,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Ports that no Import may have, since this process listens on them.
     pub own_ports: BTreeSet<u16>,
+    /// Whether what is found out about objects is collected for a writer of their status.
+    pub collect_news: bool,
 }
 
 impl Config {
@@ -38,6 +40,7 @@ impl Config {
             target_ports: Self::TARGET_PORTS,
             node_ports: Self::NODE_PORTS,
             own_ports: BTreeSet::new(),
+            collect_news: false,
         }
     }
 }

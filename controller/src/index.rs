@@ -261,6 +261,7 @@ impl Index {
         board.set_problems(self.problems.to_vec());
         board.set_complete();
         drop(board);
+        self.status.settled();
         settled
     }
 

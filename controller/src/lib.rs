@@ -9,10 +9,20 @@
 //! and the last valid denies) is in the state directory.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "api-server")]
+mod admin;
 pub mod agents;
+#[cfg(feature = "api-server")]
+pub mod app;
+#[cfg(feature = "api-server")]
+pub mod authority;
 mod config;
 mod index;
+#[cfg(feature = "api-server")]
+pub mod leader;
 mod leases;
+#[cfg(feature = "api-server")]
+mod metrics;
 mod publish;
 mod run;
 pub mod source;

@@ -16,7 +16,7 @@ use crate::{
     index::{Index, Input},
     leases::Leases,
     publish::{Publisher, Subscriber, Subscription},
-    source::{Problem, Source, Streams},
+    source::{Problem, Problems, Source, Streams},
     state_file::StateFileError,
     status::{ControllerStatus, SharedStatus},
     valid_denies::ValidDenies,
@@ -52,6 +52,7 @@ pub enum Error {
 pub struct Handle {
     subscriber: Subscriber,
     status: Arc<SharedStatus>,
+    problems: Problems,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -76,19 +77,27 @@ pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
     let leases = Leases::open(&config)?;
     let status = Arc::new(SharedStatus::default());
     let index = Index::new(leases, denies, Arc::clone(&status));
+    status.set_missing(index.missing());
+    if config.collect_news {
+        status.lock().news.begin();
+    }
     let publisher = Publisher::new();
     let subscriber = publisher.subscriber();
     let (streams, problems) = Box::new(source).start();
     let (stop, stopped) = watch::channel(false);
     let runtime = runtime::Handle::current();
+    let shared = Arc::clone(&status);
+    let problems_too = problems.clone();
     tracing::debug!(peer = %config.peer.name, "the controller starts");
     // Settling is computation and file writes: a thread of its own keeps both off the runtime.
     let task = tokio::task::spawn_blocking(move || {
-        runtime.block_on(run(index, publisher, inputs(streams), problems, stopped));
+        let inputs = inputs(streams);
+        runtime.block_on(run(index, &shared, publisher, inputs, problems, stopped));
     });
     Ok(Handle {
         subscriber,
         status,
+        problems: problems_too,
         stop,
         task,
     })
@@ -105,6 +114,22 @@ impl Handle {
         self.status.snapshot()
     }
 
+    /// What is wrong with the manifests, as it changes.
+    pub fn problems(&self) -> Problems {
+        self.problems.clone()
+    }
+
+    /// The board, for the parts of this crate that run beside the index.
+    #[cfg(feature = "api-server")]
+    pub(crate) fn shared_status(&self) -> Arc<SharedStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// The kinds that were not read completely yet, as they get fewer.
+    pub fn missing(&self) -> watch::Receiver<Vec<&'static str>> {
+        self.status.missing()
+    }
+
     /// Stops, and waits until everything that was begun is written.
     pub async fn shutdown(self) {
         let Self {
@@ -112,6 +137,7 @@ impl Handle {
             task,
             subscriber: _,
             status: _,
+            problems: _,
         } = self;
         drop(stop);
         if let Err(error) = task.await {
@@ -149,6 +175,7 @@ fn inputs(streams: Streams) -> impl Stream<Item = Input> + Unpin {
 
 async fn run(
     mut index: Index,
+    status: &SharedStatus,
     publisher: Publisher,
     inputs: impl Stream<Item = Input> + Unpin,
     mut problems: watch::Receiver<Arc<Vec<Problem>>>,
@@ -191,8 +218,11 @@ async fn run(
             index.apply(Input::Problems(problems.borrow_and_update().clone()));
             wake_at.get_or_insert_with(|| Instant::now() + RETRY);
         }
+        status.set_missing(index.missing());
         if index.is_complete() {
+            let start = Instant::now();
             let settled = index.settle(Timestamp::now());
+            status.settle_times.observe(start.elapsed());
             publisher.publish(settled.changes);
             if settled.retry {
                 wake_at.get_or_insert_with(|| Instant::now() + RETRY);

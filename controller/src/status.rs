@@ -12,10 +12,22 @@ use clusterlink_model::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::watch;
 
+use self::{news::News, settle_times::SettleTimes};
 use crate::source::Problem;
 
 pub(crate) mod board;
+#[cfg(feature = "api-server")]
+pub mod events;
+pub(crate) mod news;
+#[cfg(feature = "api-server")]
+pub(crate) mod reach;
+#[cfg(feature = "api-server")]
+pub(crate) mod render;
+pub(crate) mod settle_times;
+#[cfg(feature = "api-server")]
+pub(crate) mod writer;
 
 pub(crate) use board::Board;
 
@@ -254,12 +266,49 @@ pub(crate) fn dated(
 #[derive(Debug, Default)]
 pub(crate) struct SharedStatus {
     board: Mutex<Board>,
+    /// Counts how often the board was written on.
+    settled: watch::Sender<u64>,
+    /// The kinds that were not read completely yet.
+    missing: watch::Sender<Vec<&'static str>>,
+    /// How long settling takes.
+    pub(crate) settle_times: SettleTimes,
 }
 
 impl SharedStatus {
     /// The current status; built at most once per generation.
     pub(crate) fn snapshot(&self) -> Arc<ControllerStatus> {
         self.lock().snapshot()
+    }
+
+    /// Counts how often the board was written on, as it changes.
+    #[cfg(feature = "api-server")]
+    pub(crate) fn settled_count(&self) -> watch::Receiver<u64> {
+        self.settled.subscribe()
+    }
+
+    /// What changed since the last call.
+    #[cfg(feature = "api-server")]
+    pub(crate) fn take_news(&self) -> News {
+        self.lock().news.take()
+    }
+
+    /// Notes that the board is up to date with all that was read.
+    pub(crate) fn settled(&self) {
+        self.settled.send_modify(|count| *count += 1);
+    }
+
+    /// Notes the kinds that were not read completely yet.
+    pub(crate) fn set_missing(&self, kinds: Vec<&'static str>) {
+        self.missing.send_if_modified(|missing| {
+            let changed = *missing != kinds;
+            *missing = kinds;
+            changed
+        });
+    }
+
+    /// The kinds that were not read completely yet, as they get fewer.
+    pub(crate) fn missing(&self) -> watch::Receiver<Vec<&'static str>> {
+        self.missing.subscribe()
     }
 
     /// The board, for the index task to write on.

@@ -79,6 +79,8 @@ pub mod reasons {
     pub const NEVER_SEEN: &str = "NeverSeen";
     /// Peer: it has no gateways and can only call us.
     pub const INBOUND_ONLY: &str = "InboundOnly";
+    /// Peer: no agent is connected to the controller, so nobody can say.
+    pub const NO_AGENTS: &str = "NoAgents";
     /// Peer: a gateway's host or port is not usable.
     pub const GATEWAY_INVALID: &str = "GatewayInvalid";
 

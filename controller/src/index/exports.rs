@@ -21,7 +21,7 @@ impl Index {
             let key = ResourceKey::Export(name.clone());
             let Some(object) = self.exports.get(&name) else {
                 settled.changes.push((key, None));
-                board.exports.set(name, None);
+                board.export(name, None);
                 continue;
             };
             let host = export::host(&name, object);
@@ -44,7 +44,7 @@ impl Index {
             settled
                 .changes
                 .push((key, Some(Resource::Export(export.into()))));
-            board.exports.set(name, Some(status));
+            board.export(name, Some((status, object)));
         }
     }
 

@@ -53,7 +53,7 @@ impl Index {
             }) = judged
             else {
                 settled.changes.push((key, None));
-                board.imports.set(name, None);
+                board.import(name, None);
                 continue;
             };
             let before = board.imports.get(&name);
@@ -80,7 +80,7 @@ impl Index {
             settled
                 .changes
                 .push((key, import.map(|import| Resource::Import(import.into()))));
-            board.imports.set(name, Some(status));
+            board.import(name, Some((status, &object)));
         }
     }
 

@@ -15,7 +15,7 @@ impl Index {
         let mut board = self.status.lock();
         for object in std::mem::take(&mut self.dirty.peer_objects_gone) {
             if self.peers.get(&object).is_none() {
-                board.peers.set(object, None);
+                board.peer(object, None);
             }
         }
         for peer in std::mem::take(&mut self.dirty.peers) {
@@ -45,7 +45,7 @@ impl Index {
                     ),
                     stale: false,
                 };
-                board.peers.set(name.clone(), Some(status));
+                board.peer(name.clone(), Some((status, object)));
                 if first.is_none() {
                     first = Some(name);
                     resource = translated;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Index, Settled};
 use crate::{
-    status::{Finding, PolicyStatus, dated},
+    status::{Finding, PolicyStatus, board::PolicyObject, dated},
     translate::policy,
 };
 
@@ -30,7 +30,7 @@ impl Index {
             let mut board = self.status.lock();
             let Some(ruling) = ruling else {
                 settled.changes.push((key, None));
-                board.policies.set(name, None);
+                board.policy(name, None);
                 continue;
             };
             let before = board.policies.get(&name);
@@ -49,7 +49,8 @@ impl Index {
             settled
                 .changes
                 .push((key, ruling.in_force.map(Resource::Policy)));
-            board.policies.set(name, Some(status));
+            let object = self.policy_object(&name);
+            board.policy(name, Some((status, object)));
         }
         if let Err(error) = self.denies.save() {
             // In force it is all the same; what is at risk is only that a restart forgets it.
@@ -120,6 +121,21 @@ impl Index {
         }
         self.denies.remove(name);
         None
+    }
+
+    /// The object that is spoken of; none while only a deny of before is known.
+    fn policy_object(&self, name: &PolicyName) -> Option<PolicyObject> {
+        match name {
+            PolicyName::Namespaced(object) => {
+                let policy = self.access_policies.get(object)?;
+                Some(PolicyObject::Namespaced(Arc::clone(policy)))
+            }
+            PolicyName::Privileged(object) => {
+                let name = ObjectName::new("", object.clone());
+                let policy = self.privileged_access_policies.get(&name)?;
+                Some(PolicyObject::Privileged(Arc::clone(policy)))
+            }
+        }
     }
 
     fn policy_spec(&self, name: &PolicyName) -> Option<(&PolicySpec, Option<i64>)> {

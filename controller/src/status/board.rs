@@ -6,6 +6,7 @@ use clusterlink_model::{ObjectName, PolicyName};
 
 use super::{
     ControllerStatus, ExportStatus, ImportStatus, PeerObjectStatus, PolicyStatus, WorkloadStatus,
+    news::{Collector, Entry, Judged, Key},
 };
 use crate::source::Problem;
 
@@ -21,6 +22,14 @@ pub(crate) struct Board {
     pub(crate) policies: Table<PolicyName, PolicyStatus>,
     pub(crate) workloads: Table<ObjectName, WorkloadStatus>,
     built: Option<Arc<ControllerStatus>>,
+    pub(crate) news: Collector,
+}
+
+/// A policy of either kind.
+#[derive(Debug)]
+pub(crate) enum PolicyObject {
+    Namespaced(Arc<clusterlink_crds::AccessPolicy>),
+    Privileged(Arc<clusterlink_crds::PrivilegedAccessPolicy>),
 }
 
 /// The entries of one kind.
@@ -45,25 +54,85 @@ impl<K: Ord, S: PartialEq> Table<K, S> {
         self.entries.get(name)
     }
 
-    /// Sets or removes an entry.
-    pub(crate) fn set(&mut self, name: K, status: Option<S>) {
-        match status {
-            Some(status) => {
-                if self
-                    .entries
-                    .get(&name)
-                    .is_none_or(|before| **before != status)
-                {
-                    self.entries.insert(name, Arc::new(status));
-                    self.changed = true;
-                }
-            }
-            None => self.changed |= self.entries.remove(&name).is_some(),
+    /// Sets or removes an entry, and gives what there is now.
+    pub(crate) fn set(&mut self, name: K, status: Option<S>) -> Option<Arc<S>> {
+        let Some(status) = status else {
+            self.changed |= self.entries.remove(&name).is_some();
+            return None;
+        };
+        if let Some(before) = self.entries.get(&name)
+            && **before == status
+        {
+            return Some(Arc::clone(before));
         }
+        self.changed = true;
+        let status = Arc::new(status);
+        self.entries.insert(name, Arc::clone(&status));
+        Some(status)
     }
 }
 
 impl Board {
+    /// Sets or removes an Export's status, with the version of the object that it speaks of.
+    pub(crate) fn export(
+        &mut self,
+        name: ObjectName,
+        judged: Option<(ExportStatus, &Arc<clusterlink_crds::Export>)>,
+    ) {
+        let (status, object) = judged.unzip();
+        let entry = self.exports.set(name.clone(), status).zip(object);
+        let entry = entry.map(|(status, object)| Entry::Export(Judged::of(status, object)));
+        self.news.note(Key::Export(name), entry);
+    }
+
+    /// Sets or removes an Import's status, with the version of the object that it speaks of.
+    pub(crate) fn import(
+        &mut self,
+        name: ObjectName,
+        judged: Option<(ImportStatus, &Arc<clusterlink_crds::Import>)>,
+    ) {
+        let (status, object) = judged.unzip();
+        let entry = self.imports.set(name.clone(), status).zip(object);
+        let entry = entry.map(|(status, object)| Entry::Import(Judged::of(status, object)));
+        self.news.note(Key::Import(name), entry);
+    }
+
+    /// Sets or removes a Peer's status, with the version of the object that it speaks of.
+    pub(crate) fn peer(
+        &mut self,
+        name: ObjectName,
+        judged: Option<(PeerObjectStatus, &Arc<clusterlink_crds::Peer>)>,
+    ) {
+        let (status, object) = judged.unzip();
+        let entry = self.peers.set(name.clone(), status).zip(object);
+        let entry = entry.map(|(status, object)| Entry::Peer(Judged::of(status, object)));
+        self.news.note(Key::Peer(name), entry);
+    }
+
+    /// Sets or removes a policy's status, with the version of the object that it speaks of, where
+    /// there is one.
+    pub(crate) fn policy(
+        &mut self,
+        name: PolicyName,
+        judged: Option<(PolicyStatus, Option<PolicyObject>)>,
+    ) {
+        let key = match &name {
+            PolicyName::Namespaced(object) => Key::AccessPolicy(object.clone()),
+            PolicyName::Privileged(object) => {
+                Key::PrivilegedAccessPolicy(ObjectName::new("", object.clone()))
+            }
+        };
+        let (status, object) = judged.unzip();
+        let entry = self.policies.set(name, status).zip(object.flatten());
+        let entry = entry.map(|(status, object)| match object {
+            PolicyObject::Namespaced(object) => Entry::AccessPolicy(Judged { status, object }),
+            PolicyObject::Privileged(object) => {
+                Entry::PrivilegedAccessPolicy(Judged { status, object })
+            }
+        });
+        self.news.note(key, entry);
+    }
+
     /// Sets what could not be read or stored.
     pub(crate) fn set_problems(&mut self, problems: Vec<Problem>) {
         if self.problems != problems {

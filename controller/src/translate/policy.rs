@@ -11,6 +11,9 @@ use crate::status::Finding;
 
 mod selector;
 
+/// What a policy does that trusts every peer's word on its clients.
+const ANY_PEER: &str = "selects attributes of clients of any peer";
+
 /// A valid policy and what its author may not have meant.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Valid {
@@ -47,7 +50,11 @@ pub(crate) fn translate(name: &PolicyName, spec: &PolicySpec) -> Result<Valid, I
 
 /// The finding on a valid policy.
 pub(crate) fn valid(warnings: &[String]) -> Finding {
-    Finding::valid(POLICY_VALID, warnings.join("; "))
+    let mut finding = Finding::valid(POLICY_VALID, warnings.join("; "));
+    if warnings.iter().any(|warning| warning.contains(ANY_PEER)) {
+        finding.reason = reasons::CLIENT_WITHOUT_PEER;
+    }
+    finding
 }
 
 /// The finding on an invalid policy: an allow is withdrawn, a deny stays.
@@ -126,7 +133,7 @@ fn warnings(from: &[Selector], to: &[Selector]) -> Vec<String> {
             && !selector::selects(item, "peer.clusterlink.net/")
         {
             warnings.push(format!(
-                "spec.from[{number}] selects attributes of clients of any peer: each peer attests its own clients, so add {} to say whose word counts",
+                "spec.from[{number}] {ANY_PEER}: each peer attests its own clients, so add {} to say whose word counts",
                 attributes::PEER_NAME
             ));
         }

@@ -1,0 +1,376 @@
+//! The wiring of the controller's process: what is built, in which order, and how it stops.
+//!
+//! ```text
+//! flags ─▶ sockets ─▶ client ─▶ index (source: API server) ─▶ election ─▶ status writer, Events
+//!                                   └─▶ plug_in: push server, writer of Services and EndpointSlices
+//! stop: not ready ─▶ writers ─▶ lease given back ─▶ index
+//! ```
+
+mod args;
+mod identity;
+mod settings;
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use clusterlink_model::LocalPeer;
+use clusterlink_process::{
+    USAGE, logging,
+    readiness::{Blocker, Readiness},
+    signals,
+};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use self::identity::IdentityError;
+pub(crate) use self::settings::Settings;
+use self::{args::Args, settings::Checked};
+use crate::{
+    Config, Handle,
+    admin::{self, Served},
+    agents::Agents,
+    authority,
+    leader::{Election, Holder, Leadership},
+    metrics::{ControllerMetrics, Writes},
+    source::api_server::ApiServer,
+    status::{
+        events::{self, Events},
+        writer::{self, ApiSink, Writer},
+    },
+};
+
+/// How often the lease holder looks for keys of replicas that are gone.
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// Parses the command line, runs until a signal, and maps errors to exit codes.
+pub fn main() -> ExitCode {
+    let Checked {
+        settings,
+        filter,
+        log_format,
+    } = match Settings::check(Args::parse()) {
+        Ok(checked) => checked,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("clusterlink-controller: {problem}");
+            }
+            return ExitCode::from(USAGE);
+        }
+    };
+    logging::start(filter, log_format);
+    info!(?settings, "the effective settings");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime");
+    let result = runtime.and_then(|runtime| {
+        let result = runtime.block_on(async {
+            let stop = signals::stop_on_signals("the lease runs out by itself")?;
+            run(settings, stop).await
+        });
+        // A call that the API server does not answer must not keep the process.
+        runtime.shutdown_background();
+        result
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("clusterlink-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the parts of the process share.
+#[expect(dead_code, reason = "for the parts that plug_in puts in")]
+pub(crate) struct Parts<'a> {
+    pub(crate) settings: &'a Settings,
+    /// This peer.
+    pub(crate) local: &'a LocalPeer,
+    pub(crate) client: &'a Client,
+    /// The index, for subscriptions and the status.
+    pub(crate) controller: &'a Handle,
+    /// What agents say, written by the push server.
+    pub(crate) agents: &'a Agents,
+    /// Who writes now.
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    /// Tells people.
+    pub(crate) events: &'a Events,
+    /// Where agents connect to, bound already.
+    pub(crate) listener: TcpListener,
+    pub(crate) readiness: &'a Readiness,
+    pub(crate) registry: &'a mut Registry,
+    /// Tasks that may not end before `stop`; each gives its name.
+    pub(crate) tasks: &'a mut JoinSet<&'static str>,
+    pub(crate) stop: &'a CancellationToken,
+}
+
+/// The one place where further parts of the process are put in: the push server (it takes the
+/// listener, writes [`Agents`], and publishes its authority by [`authority::publish_ca`]), and the
+/// writer of Services and EndpointSlices (while it leads).
+#[expect(
+    clippy::unused_async,
+    reason = "a push server has a certificate to make and publish"
+)]
+async fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
+    let Parts {
+        settings,
+        local,
+        client: _,
+        controller: _,
+        agents: _,
+        leadership: _,
+        events: _,
+        listener,
+        readiness: _,
+        registry: _,
+        tasks,
+        stop,
+    } = parts;
+    info!(peer = %local.name, namespace = settings.namespace, "the controller runs");
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        // Until something listens there, the port is only kept.
+        let _kept = listener;
+        stop.cancelled().await;
+        "the listener for agents"
+    });
+    Ok(())
+}
+
+/// The settings of the index. Imports' addresses and target ports come from here.
+fn index_config(settings: &Settings, local: LocalPeer) -> anyhow::Result<Config> {
+    // A provider that takes both from the cluster's Services and the objects' status goes here; by
+    // itself the index leases from files, and these are lost with the pod.
+    let name = format!("clusterlink-controller-{}", settings.identity);
+    let state_dir = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&state_dir)
+        .with_context(|| format!("cannot make {}", state_dir.display()))?;
+    let range = "10.114.0.0/16".parse().expect("this is a range");
+    let mut config = Config::new(local, vec![range], state_dir);
+    config.target_ports = settings.target_ports.clone();
+    config.node_ports = settings.node_ports.clone();
+    config.collect_news = true;
+    Ok(config)
+}
+
+async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = bind("--listen", settings.listen).await?;
+    let admin = bind("--metrics", settings.metrics).await?;
+    let config = client_config(&settings).await?;
+    let push = SocketAddr::new(
+        identity::advertised(settings.advertise, settings.listen, &config).await?,
+        listener
+            .local_addr()
+            .context("no address to listen at")?
+            .port(),
+    );
+    let client = Client::try_from(config).context("cannot make a client of the API server")?;
+    let name = match &settings.peer_name {
+        Some(name) => name.clone(),
+        None => identity::peer_name(&client, &settings.namespace).await?,
+    };
+    let local = LocalPeer {
+        name,
+        labels: settings.labels.clone(),
+    };
+    let holder = Holder {
+        identity: settings.identity.clone(),
+        push,
+    };
+    info!(peer = %local.name, holder = %holder, "starting");
+    let mut process = Process::new(&settings, stop);
+    process
+        .start(&settings, local, client, holder, (listener, admin))
+        .await?;
+    process.serve().await
+}
+
+/// Everything that runs.
+struct Process {
+    stop: CancellationToken,
+    readiness: Readiness,
+    stopping: Option<Blocker>,
+    tasks: JoinSet<&'static str>,
+    election: JoinSet<()>,
+    election_stop: CancellationToken,
+    controller: Option<Handle>,
+}
+
+impl Process {
+    fn new(_: &Settings, stop: CancellationToken) -> Self {
+        Self {
+            stop,
+            readiness: Readiness::default(),
+            stopping: None,
+            tasks: JoinSet::new(),
+            election: JoinSet::new(),
+            election_stop: CancellationToken::new(),
+            controller: None,
+        }
+    }
+
+    async fn start(
+        &mut self,
+        settings: &Settings,
+        local: LocalPeer,
+        client: Client,
+        holder: Holder,
+        (listener, admin): (TcpListener, TcpListener),
+    ) -> anyhow::Result<()> {
+        let source = ApiServer::new(client.clone(), settings.namespace.clone());
+        let controller = crate::start(index_config(settings, local.clone())?, source)?;
+        let agents = Agents::default();
+        let election = Election::new(
+            client.clone(),
+            &settings.namespace,
+            &holder,
+            settings.timing,
+        );
+        let leadership = election.leadership();
+        let mut registry = Registry::default();
+        let writes = Writes::default();
+        writes.register(&mut registry);
+        ControllerMetrics {
+            status: controller.shared_status(),
+            problems: controller.problems(),
+            leadership: leadership.clone(),
+            agents: agents.table(),
+        }
+        .register(&mut registry);
+        let (events, publishing) = Events::new(client.clone(), &settings.identity, writes.clone());
+        self.spawn("the publisher of Events", publishing);
+        let writer = Writer::new(writer::Parts {
+            status: controller.shared_status(),
+            agents: agents.clone(),
+            leadership: leadership.clone(),
+            system_namespace: settings.namespace.clone(),
+            sink: Arc::new(ApiSink::new(client.clone())),
+            teller: events.clone(),
+            writes,
+        });
+        self.spawn("the status writer", writer.run(self.stop.clone()));
+        let undecodable =
+            events::undecodable(controller.problems(), leadership.clone(), events.clone());
+        self.spawn("the teller of undecodable objects", undecodable);
+        let pruning = prune(
+            client.clone(),
+            settings.namespace.clone(),
+            settings.identity.clone(),
+            leadership.clone(),
+        );
+        self.spawn("the keeper of the authorities", pruning);
+        plug_in(Parts {
+            settings,
+            local: &local,
+            client: &client,
+            controller: &controller,
+            agents: &agents,
+            leadership,
+            events: &events,
+            listener,
+            readiness: &self.readiness,
+            registry: &mut registry,
+            tasks: &mut self.tasks,
+            stop: &self.stop,
+        })
+        .await?;
+        self.election
+            .spawn(election.run(self.election_stop.clone()));
+        let served = Served {
+            readiness: self.readiness.clone(),
+            missing: controller.missing(),
+            registry: Arc::new(registry),
+        };
+        self.tasks.spawn(async move {
+            let _ = axum::serve(admin, admin::router(served)).await;
+            "the endpoint for metrics"
+        });
+        self.controller = Some(controller);
+        Ok(())
+    }
+
+    /// A task that is left alone when the process stops.
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    async fn serve(mut self) -> anyhow::Result<()> {
+        let ended = tokio::select! {
+            () = self.stop.cancelled() => None,
+            ended = self.tasks.join_next() => Some(match ended {
+                Some(Ok(name)) => name.to_owned(),
+                Some(Err(error)) => error.to_string(),
+                None => "everything".to_owned(),
+            }),
+        };
+        info!("stopping");
+        self.stopping = Some(self.readiness.block("the end of this process"));
+        self.stop.cancel();
+        // Writers have stopped before another replica may begin.
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        self.election_stop.cancel();
+        while self.election.join_next().await.is_some() {}
+        if let Some(controller) = self.controller.take() {
+            controller.shutdown().await;
+        }
+        match ended {
+            None => Ok(()),
+            Some(name) => anyhow::bail!(
+                "{name} has ended; this is a fault of this program, its log says more"
+            ),
+        }
+    }
+}
+
+/// Removes what replicas without a pod have published, while this one leads.
+async fn prune(
+    client: Client,
+    namespace: String,
+    identity: String,
+    leadership: watch::Receiver<Leadership>,
+) {
+    let mut tick = tokio::time::interval(PRUNE);
+    // Not at once: a replica may publish before its pod is seen.
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        if !leadership.borrow().leading {
+            continue;
+        }
+        let name = authority::CA_CONFIG_MAP;
+        match authority::prune_ca(client.clone(), &namespace, name, &identity).await {
+            Ok(stale) if stale.is_empty() => {}
+            Ok(stale) => info!(?stale, "removed the authorities of replicas that are gone"),
+            Err(error) => warn!(%error, "cannot look for authorities of replicas that are gone"),
+        }
+    }
+}
+
+async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen at {address}; choose another {flag}"))
+}
+
+async fn client_config(settings: &Settings) -> anyhow::Result<kube::Config> {
+    let Some(file) = &settings.kubeconfig else {
+        return kube::Config::infer()
+            .await
+            .context("not in a pod, and there is no kubeconfig; give --kubeconfig");
+    };
+    let read = kube::config::Kubeconfig::read_from(file)
+        .with_context(|| format!("cannot read --kubeconfig {}", file.display()))?;
+    kube::Config::from_custom_kubeconfig(read, &kube::config::KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("cannot use --kubeconfig {}", file.display()))
+}
