@@ -6,7 +6,10 @@ use std::{net::SocketAddr, os::fd::AsFd, rc::Rc, sync::Arc, time::Duration};
 
 use clusterlink_model::{
     Client, Import, LbScheme, Source,
-    select::{Order, SourceState},
+    select::{
+        Order, SourceState,
+        failover::{Failure, is_denied_everywhere},
+    },
 };
 use tokio::net::{TcpListener, TcpStream};
 
@@ -145,10 +148,7 @@ async fn try_sources(
         SourceState::new(peer.is_some(), allowed, reachable)
     });
     let mut kept = Kept::default();
-    let mut denied_only = order
-        .skipped()
-        .iter()
-        .all(|c| c.state == SourceState::Denied);
+    let mut failures = Vec::new();
     for (position, candidate) in order.candidates().iter().enumerate() {
         let source = &import.sources[candidate.index()];
         if position > 0 {
@@ -171,8 +171,8 @@ async fn try_sources(
         };
         match attempt.run(&open.flow, &client, &mut kept).await {
             Attempted::Ended(reason, detail) => return (reason, detail),
-            Attempted::Next { denied, outcome } => {
-                denied_only &= denied;
+            Attempted::Next { failure, outcome } => {
+                failures.push(failure);
                 log_attempt(open, source, outcome);
             }
         }
@@ -180,8 +180,10 @@ async fn try_sources(
     for candidate in order.skipped() {
         let source = &import.sources[candidate.index()];
         let outcome = if candidate.state == SourceState::NoPeer {
+            failures.push(Failure::Unreachable);
             "no Peer object of this name".to_owned()
         } else {
+            failures.push(Failure::DeniedHere);
             let decision = decide_egress(view, &client, import, source);
             let outcome = match &decision.policy {
                 Some(policy) => format!("denied here by {policy}"),
@@ -192,12 +194,15 @@ async fn try_sources(
         };
         log_attempt(open, source, outcome);
     }
+    if is_denied_everywhere(failures.iter().copied()) {
+        worker.shared.origins.denied_everywhere(&client, import);
+    }
     if import.sources.is_empty() {
         (
             EndReason::NoSource,
             Some("the import names no valid source".to_owned()),
         )
-    } else if denied_only {
+    } else if failures.iter().copied().all(Failure::is_denial) {
         (EndReason::Denied, None)
     } else {
         (EndReason::NoSource, None)

@@ -97,4 +97,8 @@ pub trait Origins: Send + Sync + 'static {
 
     /// Who the client is, as of now. Asked again when the view changes while it is unknown.
     fn client(&self, origin: &Origin, source: SocketAddr) -> Client;
+
+    /// Hears that every source of an import was tried for a client, and that each of their peers
+    /// denied it; the next connects of such clients may be refused for a moment without asking.
+    fn denied_everywhere(&self, _client: &Client, _import: &Arc<Import>) {}
 }

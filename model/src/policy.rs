@@ -153,34 +153,6 @@ impl PolicySet {
             },
         )
     }
-
-    /// Whether any client of this caller could be allowed anything. To a caller for which this is
-    /// false, a missing export and a denied one have to look the same. Errs towards true.
-    pub fn could_allow(&self, caller: (&PeerName, &Labels)) -> bool {
-        let source = SourceAttributes {
-            peer: caller.0,
-            peer_labels: caller.1,
-            workload: None,
-        };
-        // The first policy of a tier order that settles the matter; `None` leaves it open.
-        let settled = |slot: &Slot| match slot.action {
-            Action::Deny => (slot.to.is_universal()
-                && slot.from.must_match(|key| source.value(key)))
-            .then_some(false),
-            Action::Allow => slot
-                .from
-                .might_match(|key| source.value(key))
-                .then_some(true),
-        };
-        let privileged = self
-            .compiled
-            .slots(self.compiled.privileged())
-            .find_map(settled);
-        privileged.unwrap_or_else(|| {
-            (self.compiled.namespaces())
-                .any(|words| self.compiled.slots(words).find_map(settled) == Some(true))
-        })
-    }
 }
 
 impl<'a> DestinationAttributes<'a> {

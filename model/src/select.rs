@@ -119,16 +119,6 @@ impl Order {
     pub fn skipped(&self) -> &[Candidate] {
         &self.candidates[self.tried..]
     }
-
-    /// Whether policy is the reason that nothing can be tried: no source is left, and a local
-    /// policy denies at least one.
-    pub fn is_denied(&self) -> bool {
-        self.tried == 0
-            && self
-                .candidates
-                .iter()
-                .any(|c| c.state == SourceState::Denied)
-    }
 }
 
 /// Usable sources come before unreachable ones; those that are not tried keep list order.

@@ -6,7 +6,10 @@
 
 use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
-use clusterlink_model::{Client, Import, Source, WorkloadAttributes};
+use clusterlink_model::{
+    Client, Import, Source, WorkloadAttributes,
+    select::failover::{self, Failure, Payload},
+};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -61,16 +64,17 @@ pub(super) enum Attempted {
     Ended(EndReason, Option<String>),
     /// Nothing was delivered: the next source may be tried.
     Next {
-        /// Policy, here or there, said no.
-        denied: bool,
-        /// In a few words.
+        /// Why this one did not serve.
+        failure: Failure,
+        /// The same in a few words.
         outcome: String,
     },
 }
 
-fn next(outcome: impl Into<String>) -> Attempted {
+/// An attempt that failed before anything was sent.
+fn unsent(failure: Failure, outcome: impl Into<String>) -> Attempted {
     Attempted::Next {
-        denied: false,
+        failure,
         outcome: outcome.into(),
     }
 }
@@ -94,12 +98,12 @@ impl Attempt<'_> {
         kept: &mut Kept,
     ) -> Attempted {
         let Some(peer) = self.view.snapshot.peers.get(&self.source.peer) else {
-            return next("no Peer object of this name");
+            return unsent(Failure::Unreachable, "no Peer object of this name");
         };
         // The way to a session that is up is short; waiting for a dial is rare and boxed.
         let link = match Box::pin(self.worker.pool.get(self.worker, peer)).await {
             Ok(link) => link,
-            Err(error) => return next(error),
+            Err(error) => return unsent(Failure::Unreachable, error),
         };
         let workload = match client {
             Client::Pod { attributes, .. } => Some(attributes),
@@ -114,7 +118,7 @@ impl Attempt<'_> {
         }
         let stream = match self.open(&link, workload, flow) {
             Ok(stream) => stream,
-            Err(outcome) => return next(outcome),
+            Err(outcome) => return unsent(Failure::TunnelFailed, outcome),
         };
         let live = Live {
             link: link.clone(),
@@ -188,7 +192,8 @@ impl Attempt<'_> {
             if sent == 0 && link.is_suspect() {
                 // Nothing was sent, so nothing can have been delivered.
                 link.reset(stream.id, ResetCode::ConnectionLost);
-                return Err(next("the peer's gateway gives no sign of life"));
+                let outcome = "the peer's gateway gives no sign of life";
+                return Err(unsent(Failure::Unreachable, outcome));
             }
             if early && sent < kept.bytes.len() {
                 let room = link.room(stream);
@@ -213,30 +218,41 @@ impl Attempt<'_> {
     }
 }
 
+/// The remote said no: whatever was sent along has reached no backend.
 fn rejected(code: RejectCode, text: &str) -> Attempted {
-    let denied = code == RejectCode::Denied;
+    let failure = match code {
+        RejectCode::Denied => Failure::DeniedThere,
+        _ => Failure::Declined,
+    };
     let outcome = if text.is_empty() || text == code.as_str() {
         format!("remote: {}", code.as_str())
     } else {
         format!("remote: {}: {text}", code.as_str())
     };
-    Attempted::Next { denied, outcome }
+    Attempted::Next { failure, outcome }
 }
 
 /// The stream ended before it was accepted.
 fn lost(link: &Link, stream: &Stream, ended: Ended, sent: usize) -> Attempted {
-    match ended {
+    let (reason, detail) = ended_reason(ended);
+    let outcome = match ended {
         Ended::Aborted(reason) => {
             link.reset(stream.id, ResetCode::Denied);
-            Attempted::Ended(reason, None)
+            return Attempted::Ended(reason, None);
         }
-        Ended::Lost if sent == 0 => next("the session was lost"),
-        Ended::Reset(code) if sent == 0 => next(format!("remote reset: {}", code.as_str())),
-        other => {
-            // Sent bytes may have reached a backend: there is no other try.
-            let (reason, detail) = ended_reason(other);
-            Attempted::Ended(reason, detail)
-        }
+        Ended::Application => return Attempted::Ended(reason, detail),
+        Ended::Lost => "the session was lost".to_owned(),
+        Ended::Reset(code) => format!("remote reset: {}", code.as_str()),
+    };
+    let payload = if sent == 0 {
+        Payload::Unsent
+    } else {
+        Payload::Sent
+    };
+    let failure = Failure::TunnelFailed;
+    match failover::after(failure, payload) {
+        failover::Next::TryNext => Attempted::Next { failure, outcome },
+        failover::Next::Reset => Attempted::Ended(reason, detail),
     }
 }
 

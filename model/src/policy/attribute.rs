@@ -54,16 +54,6 @@ impl Key for SourceKey {
     }
 }
 
-impl SourceKey {
-    /// Whether the value differs between the workloads of one peer.
-    pub(super) fn depends_on_workload(&self) -> bool {
-        match self {
-            Self::ClientNamespace | Self::ClientServiceAccount | Self::ClientLabel(_) => true,
-            Self::PeerName | Self::PeerLabel(_) | Self::Absent => false,
-        }
-    }
-}
-
 impl<'a> SourceAttributes<'a> {
     pub(super) fn value(&self, key: &SourceKey) -> Option<&'a str> {
         match key {

@@ -77,11 +77,6 @@ impl Compiled {
         self.namespaces.get(namespace).cloned().unwrap_or_default()
     }
 
-    /// The words of every namespace that has policies, in no order.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        self.namespaces.values().cloned()
-    }
-
     /// How many words there are.
     pub(super) fn words(&self) -> usize {
         self.words.len()

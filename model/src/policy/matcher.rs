@@ -1,6 +1,6 @@
 //! One side of a policy (`from` or `to`), compiled.
 
-use super::attribute::{Key, SourceKey};
+use super::attribute::Key;
 use crate::selector::{Operator, Selector};
 
 /// Matches when any of its alternatives does.
@@ -51,31 +51,6 @@ impl<K> Matcher<K> {
     pub(super) fn matches<'a>(&self, value_of: impl Fn(&K) -> Option<&'a str>) -> bool {
         (self.alternatives.iter())
             .any(|alternative| alternative.iter().all(|r| r.test.holds(value_of(&r.key))))
-    }
-
-    /// Whether some alternative asks for nothing at all.
-    pub(super) fn is_universal(&self) -> bool {
-        self.alternatives
-            .iter()
-            .any(|alternative| alternative.is_empty())
-    }
-}
-
-impl Matcher<SourceKey> {
-    /// Whether some workload of the peer might match, as far as the peer's attributes tell.
-    pub(super) fn might_match<'a>(&self, value_of: impl Fn(&SourceKey) -> Option<&'a str>) -> bool {
-        self.alternatives.iter().any(|alternative| {
-            (alternative.iter())
-                .all(|r| r.key.depends_on_workload() || r.test.holds(value_of(&r.key)))
-        })
-    }
-
-    /// Whether every workload of the peer matches, by the peer's attributes alone.
-    pub(super) fn must_match<'a>(&self, value_of: impl Fn(&SourceKey) -> Option<&'a str>) -> bool {
-        self.alternatives.iter().any(|alternative| {
-            (alternative.iter())
-                .all(|r| !r.key.depends_on_workload() && r.test.holds(value_of(&r.key)))
-        })
     }
 }
 

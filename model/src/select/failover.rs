@@ -1,24 +1,23 @@
-//! What follows an attempt at a source that failed: the next source, a reset or a refusal.
+//! What follows an attempt at a source that failed: the next source, or a reset.
 //!
 //! The rule behind the table: payload is never delivered twice. As long as nothing that the client
 //! sent can have reached a backend, and nothing from a backend has reached the client, the client
-//! cannot tell one source from another.
+//! cannot tell one source from another. Once the peer has accepted the stream there is no other
+//! try, so only attempts that fail before are judged here.
 
 /// Why an attempt at a source failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// No session to its peer could be had.
+    /// There is no Peer object, no session could be had, or it gives no sign of life.
     Unreachable,
     /// A local policy denies it.
     DeniedHere,
-    /// The exporting peer denies it.
+    /// The exporting peer denies it, or has no such Export: from here the two look the same.
     DeniedThere,
-    /// The exporting peer has no such Export.
-    NoSuchExport,
-    /// The session was lost, or the stream reset.
+    /// The exporting peer said no for another reason: no backend, a limit, too many hops.
+    Declined,
+    /// The session was lost, or the stream reset, before the peer answered.
     TunnelFailed,
-    /// The exporting peer could not reach a backend.
-    DialFailed,
 }
 
 impl Failure {
@@ -26,8 +25,16 @@ impl Failure {
     /// backend, whatever had been sent along with the request.
     pub fn is_refusal(self) -> bool {
         match self {
-            Self::DeniedThere | Self::NoSuchExport | Self::DialFailed => true,
+            Self::DeniedThere | Self::Declined => true,
             Self::Unreachable | Self::DeniedHere | Self::TunnelFailed => false,
+        }
+    }
+
+    /// Whether policy said no, on either side.
+    pub fn is_denial(self) -> bool {
+        match self {
+            Self::DeniedHere | Self::DeniedThere => true,
+            Self::Unreachable | Self::Declined | Self::TunnelFailed => false,
         }
     }
 }
@@ -37,34 +44,25 @@ impl Failure {
 pub enum Payload {
     /// Nothing was sent to the peer.
     Unsent,
-    /// Some was sent to the peer, which had not accepted the stream yet.
+    /// Some was sent along with the request, which the peer had not accepted yet.
     Sent,
-    /// The peer accepted the stream: a backend may have it, or the client has some of its answer.
-    Accepted,
 }
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
-    /// The next source is tried, with all that the client has sent so far.
+    /// The next source is tried, if there is one, with all that the client has sent so far.
     TryNext,
-    /// No source is left: the client gets a connection error.
-    Refuse,
     /// The connection is reset: another try might deliver something twice.
     Reset,
 }
 
-/// Decides what follows a failed attempt when `left` more sources could be tried.
-pub fn after(failure: Failure, payload: Payload, left: usize) -> Next {
-    let undelivered = match payload {
-        Payload::Unsent => true,
-        Payload::Sent => failure.is_refusal(),
-        Payload::Accepted => false,
-    };
-    match (undelivered, left) {
-        (false, _) => Next::Reset,
-        (true, 0) => Next::Refuse,
-        (true, _) => Next::TryNext,
+/// Decides what follows a failed attempt.
+pub fn after(failure: Failure, payload: Payload) -> Next {
+    match payload {
+        Payload::Unsent => Next::TryNext,
+        Payload::Sent if failure.is_refusal() => Next::TryNext,
+        Payload::Sent => Next::Reset,
     }
 }
 

@@ -113,13 +113,6 @@ fn what_is_not_tried_is_kept_with_the_reason() {
         .map(|c| (c.index(), c.state))
         .collect();
     assert_eq!(skipped, [(0, NoPeer), (2, Denied), (4, NoPeer)]);
-    assert!(!order.is_denied(), "two sources are left");
-    assert!(Order::new(Random, 1, [NoPeer, Denied]).is_denied());
-    assert!(
-        !Order::new(Random, 1, [NoPeer]).is_denied(),
-        "a missing peer is no denial"
-    );
-    assert!(!Order::new(Random, 1, []).is_denied());
 }
 
 #[test]
@@ -169,37 +162,20 @@ fn every_failure_leads_to_the_next_source_while_nothing_was_delivered() {
         (Unreachable, Payload::Unsent, Next::TryNext),
         (DeniedHere, Payload::Unsent, Next::TryNext),
         (DeniedThere, Payload::Unsent, Next::TryNext),
-        (NoSuchExport, Payload::Unsent, Next::TryNext),
+        (Declined, Payload::Unsent, Next::TryNext),
         (TunnelFailed, Payload::Unsent, Next::TryNext),
-        (DialFailed, Payload::Unsent, Next::TryNext),
         // The peer said no: what was sent along reached no backend, and goes to the next source.
         (DeniedThere, Payload::Sent, Next::TryNext),
-        (NoSuchExport, Payload::Sent, Next::TryNext),
-        (DialFailed, Payload::Sent, Next::TryNext),
+        (Declined, Payload::Sent, Next::TryNext),
         // Nobody knows how far it got.
         (TunnelFailed, Payload::Sent, Next::Reset),
         (Unreachable, Payload::Sent, Next::Reset),
         (DeniedHere, Payload::Sent, Next::Reset),
-        // A backend may have it.
-        (TunnelFailed, Payload::Accepted, Next::Reset),
-        (DialFailed, Payload::Accepted, Next::Reset),
-        (DeniedHere, Payload::Accepted, Next::Reset),
-        (DeniedThere, Payload::Accepted, Next::Reset),
     ] {
         assert_eq!(
-            after(failure, payload, 1),
+            after(failure, payload),
             next,
             "{failure:?} after {payload:?}"
-        );
-        let last = if next == Next::TryNext {
-            Next::Refuse
-        } else {
-            next
-        };
-        assert_eq!(
-            after(failure, payload, 0),
-            last,
-            "{failure:?} after {payload:?}, last source"
         );
     }
 }
@@ -207,10 +183,16 @@ fn every_failure_leads_to_the_next_source_while_nothing_was_delivered() {
 #[test]
 fn a_denial_is_remembered_only_when_every_source_said_so() {
     use Failure::*;
-    assert!(is_denied_everywhere([DeniedThere, DeniedThere]));
-    assert!(!is_denied_everywhere([DeniedThere, Unreachable]));
-    assert!(!is_denied_everywhere([NoSuchExport]));
-    assert!(!is_denied_everywhere([]), "nothing was tried");
+    for (row, failures, remembered) in [
+        ("every source", &[DeniedThere, DeniedThere][..], true),
+        ("one is away", &[DeniedThere, Unreachable], false),
+        ("one has no backend", &[DeniedThere, Declined], false),
+        ("one is denied here", &[DeniedThere, DeniedHere], false),
+        ("nothing was tried", &[], false),
+    ] {
+        let everywhere = is_denied_everywhere(failures.iter().copied());
+        assert_eq!(everywhere, remembered, "{row}");
+    }
 }
 
 fn scheme() -> impl Strategy<Value = LbScheme> {

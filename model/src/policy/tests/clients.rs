@@ -1,4 +1,4 @@
-//! What policy says to clients that are no pods, and to callers that it never allows.
+//! What policy says to clients that are no pods.
 
 use super::scene::*;
 use crate::{
@@ -79,78 +79,4 @@ fn a_caller_without_an_attested_workload_is_judged_as_its_peer() {
     };
     assert!(judge(where_in("peer.clusterlink.net/name", &[REMOTE])).allowed);
     assert!(!judge(where_in("client.clusterlink.net/namespace", &["shop"])).allowed);
-}
-
-#[test]
-fn a_caller_that_no_policy_could_allow_is_recognised() {
-    let caller = where_in("peer.clusterlink.net/name", &[REMOTE]);
-    let other = where_in("peer.clusterlink.net/name", &["other.example"]);
-    let pods = where_in("client.clusterlink.net/namespace", &["shop"]);
-    let db = where_in("export.clusterlink.net/name", &["db"]);
-    let in_data = || namespaced("data", "n");
-    for (row, policies, expected) in [
-        ("no policy", vec![], false),
-        (
-            "allowed by name",
-            vec![allow(in_data(), caller.clone(), db.clone())],
-            true,
-        ),
-        (
-            "another is allowed",
-            vec![allow(in_data(), other.clone(), anything())],
-            false,
-        ),
-        (
-            "some of its pods are",
-            vec![allow(privileged("a"), pods.clone(), db.clone())],
-            true,
-        ),
-        (
-            "denied altogether",
-            vec![
-                deny(privileged("d"), caller.clone(), anything()),
-                allow(in_data(), anything(), anything()),
-            ],
-            false,
-        ),
-        (
-            "some of its pods are denied",
-            vec![
-                deny(privileged("d"), pods, anything()),
-                allow(in_data(), anything(), anything()),
-            ],
-            true,
-        ),
-        (
-            "one export is denied",
-            vec![
-                deny(privileged("d"), anything(), db),
-                allow(in_data(), anything(), anything()),
-            ],
-            true,
-        ),
-        (
-            "denied in the only namespace that allows",
-            vec![
-                deny(in_data(), caller.clone(), anything()),
-                allow(in_data(), anything(), anything()),
-            ],
-            false,
-        ),
-        (
-            "denied in another namespace",
-            vec![
-                deny(namespaced("else", "d"), caller, anything()),
-                allow(in_data(), anything(), anything()),
-            ],
-            true,
-        ),
-    ] {
-        let set = PolicySet::new(policies);
-        assert_eq!(
-            set.could_allow((&peer(REMOTE), &remote_labels())),
-            expected,
-            "{row}"
-        );
-    }
 }

@@ -252,9 +252,6 @@ proptest! {
             let destination = set.destination_bits(namespace, &to.destination());
             prop_assert_eq!(&set.decide_bits(&source, &destination), &expected);
             prop_assert_eq!(set.allows_bits(&source, &destination), expected.allowed);
-            if expected.allowed {
-                prop_assert!(set.could_allow((&from.peer, &from.peer_labels)));
-            }
         }
     }
 }
