@@ -11,11 +11,20 @@ use crate::{
     state::{Moment, Recent},
 };
 
+/// How a source is shown that was not asked again.
+const DENIED_THERE: &str = "remote: denied a moment ago";
+
 /// The record of one refused connect.
 pub(crate) fn record(recent: &Recent, refusal: &Refusal) -> FlowRecord {
     let mut moments = (recent.at(refusal.kernel_time_ns)).map(|moment| explain(moment, refusal));
-    let held_then = moments.next().unwrap_or_default();
+    let mut held_then = moments.next().unwrap_or_default();
     if held_then.is_refusal {
+        return held_then.record(refusal);
+    }
+    if recent.was_withheld(refusal.class, refusal.import, refusal.kernel_time_ns) {
+        for attempt in &mut held_then.attempts {
+            DENIED_THERE.clone_into(&mut attempt.outcome);
+        }
         return held_then.record(refusal);
     }
     let other = moments.find(|explained| explained.is_refusal);

@@ -10,6 +10,7 @@
 
 mod cgroups;
 mod classes;
+mod denials;
 mod history;
 mod identities;
 mod numbers;
@@ -37,6 +38,7 @@ use tracing::error;
 use self::{
     cgroups::Cgroups,
     classes::Classes,
+    denials::Denials,
     history::History,
     identities::Identities,
     numbers::ImportNumbers,
@@ -103,6 +105,7 @@ pub struct State {
     peer_labels: Arc<BTreeMap<PeerName, Arc<Labels>>>,
     cgroups: Cgroups,
     classes: Classes,
+    denials: Denials,
     desired: Desired,
     tables: Tables,
     identities: identities::Shared,
@@ -156,6 +159,7 @@ impl State {
             peer_labels: Arc::default(),
             cgroups,
             classes: Classes::new(),
+            denials: Denials::new(),
             desired: Desired::default(),
             tables,
             identities: identities::Shared::default(),
@@ -175,7 +179,12 @@ impl State {
 
     /// What the gateway asks about accepted connections.
     pub fn origins(&self, datapath: Arc<dyn Datapath>) -> NodeOrigins {
-        NodeOrigins::new(datapath, self.identities.clone(), self.history.clone())
+        NodeOrigins::new(
+            datapath,
+            self.identities.clone(),
+            self.history.clone(),
+            self.denials.sender(),
+        )
     }
 
     /// Applies an update of the controller.
@@ -316,6 +325,7 @@ impl State {
         }
         self.find_judged(&mut changes);
         self.update_imports(&mut changes);
+        self.forget_denials(&mut changes);
         let fresh = if changes.workloads {
             self.update_identities(&mut changes.touched)
         } else {
@@ -512,6 +522,7 @@ impl State {
         let mut touched = Touched::default();
         for class in unused {
             let row = self.desired.rows.remove(&class).unwrap_or_default();
+            self.desired.withheld.retain(|(of, _)| *of != class);
             touched
                 .blocks
                 .extend((0..row.len() as u32).map(|block| (class, block)));

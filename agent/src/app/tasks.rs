@@ -95,6 +95,7 @@ pub(super) async fn state(
                 let labels = BTreeMap::clone(&remote_labels.borrow_and_update());
                 tokio::task::block_in_place(|| state.set_remote_labels(labels));
             }
+            () = state.remember_denials() => {}
             _ = tick.tick() => tokio::task::block_in_place(|| state.tick(Instant::now())),
         }
         let now = state.report();

@@ -46,6 +46,11 @@ impl Classes {
         )
     }
 
+    /// The class of workloads with these attributes, if there are any.
+    pub(super) fn known(&self, attributes: &Arc<WorkloadAttributes>) -> Option<u32> {
+        self.numbers.number(attributes)
+    }
+
     /// Forgets the classes that are not `used`, and returns them.
     pub(super) fn retain(&mut self, used: &BTreeSet<u32>) -> Vec<u32> {
         let is_used = |class: &u32| *class == CLASS_HOST || used.contains(class);

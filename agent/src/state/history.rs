@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +15,10 @@ use super::identities::{Identities, pod};
 
 /// How many changes are remembered from one fetch to the next.
 const REMEMBERED: usize = 64;
+
+/// For how long it is known that a verdict was withheld: longer than that lasts, and than a
+/// refusal waits to be fetched.
+const KNOWN: Duration = Duration::from_secs(2);
 
 /// What was in force from some time on.
 #[derive(Clone, Debug)]
@@ -37,12 +41,23 @@ impl Moment {
 
 /// The moments since the last fetch, oldest first, and the one before them.
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<VecDeque<Moment>>);
+pub(super) struct History {
+    moments: Mutex<VecDeque<Moment>>,
+    withheld: Mutex<Vec<Withheld>>,
+}
+
+/// A verdict that the kernel is not given for a while: every source had denied it.
+#[derive(Clone, Debug)]
+struct Withheld {
+    since: Duration,
+    class: u32,
+    import: u32,
+}
 
 impl History {
     /// Notes that this is in force from now on.
     pub(super) fn push(&self, view: Arc<View>, identities: Arc<Identities>) {
-        let mut moments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moments = lock(&self.moments);
         if moments.len() >= REMEMBERED {
             moments.pop_front();
         }
@@ -53,34 +68,66 @@ impl History {
         });
     }
 
+    /// Notes that a class is denied an import from now on for what its sources said.
+    pub(super) fn withheld(&self, class: u32, import: u32) {
+        let since = monotonic();
+        lock(&self.withheld).push(Withheld {
+            since,
+            class,
+            import,
+        });
+    }
+
     /// The moments so far; the next call begins with the newest of them.
     pub(super) fn fetch(&self) -> Recent {
-        let mut moments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = monotonic();
+        let mut withheld = lock(&self.withheld);
+        withheld.retain(|one| now.saturating_sub(one.since) < KNOWN);
+        let mut moments = lock(&self.moments);
         let newest = moments.back().cloned();
-        Recent(std::mem::replace(
-            &mut *moments,
-            newest.into_iter().collect(),
-        ))
+        Recent {
+            moments: std::mem::replace(&mut *moments, newest.into_iter().collect()),
+            withheld: withheld.clone(),
+        }
     }
+}
+
+/// A panic elsewhere leaves a list that is whole.
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The moments between two fetches.
 #[derive(Debug)]
-pub struct Recent(VecDeque<Moment>);
+pub struct Recent {
+    moments: VecDeque<Moment>,
+    withheld: Vec<Withheld>,
+}
 
 impl Recent {
     /// All moments, the one that was in force at a time of the kernel's monotonic clock first. Its
     /// neighbours follow: a change reaches the kernel a little before or after it becomes the view.
     pub fn at(&self, nanoseconds: u64) -> impl Iterator<Item = &Moment> {
         let time = Duration::from_nanos(nanoseconds);
-        let after = self.0.partition_point(|moment| moment.since <= time);
+        let after = self.moments.partition_point(|moment| moment.since <= time);
         let place = after.saturating_sub(1);
-        let rest = (0..self.0.len()).filter(move |&other| other.abs_diff(place) > 1);
+        let rest = (0..self.moments.len()).filter(move |&other| other.abs_diff(place) > 1);
         [Some(place), place.checked_add(1), place.checked_sub(1)]
             .into_iter()
             .flatten()
             .chain(rest)
-            .filter_map(|place| self.0.get(place))
+            .filter_map(|place| self.moments.get(place))
+    }
+}
+
+impl Recent {
+    /// Whether a class was denied an import at that time because every source had just done so.
+    pub fn was_withheld(&self, class: u32, import: u32, nanoseconds: u64) -> bool {
+        let time = Duration::from_nanos(nanoseconds);
+        self.withheld.iter().any(|one| {
+            let age = time.checked_sub(one.since);
+            (one.class, one.import) == (class, import) && age.is_some_and(|age| age < KNOWN)
+        })
     }
 }
 
@@ -106,7 +153,10 @@ mod tests {
             view: Arc::new(View::not_ready(local.clone())),
             identities: Arc::default(),
         };
-        Recent(since.iter().map(moment).collect())
+        Recent {
+            moments: since.iter().map(moment).collect(),
+            withheld: Vec::new(),
+        }
     }
 
     #[test]
@@ -123,17 +173,34 @@ mod tests {
     }
 
     #[test]
+    fn a_withheld_verdict_is_known_by_class_import_and_time() {
+        let history = History::default();
+        history.withheld(7, 3);
+        let recent = history.fetch();
+        let since = u64::try_from(recent.withheld[0].since.as_nanos()).expect("a time");
+        assert!(recent.was_withheld(7, 3, since) && recent.was_withheld(7, 3, since + 400_000_000));
+        for (class, import, time) in [
+            (7, 3, since - 1),
+            (7, 3, since + 3_000_000_000),
+            (7, 4, since),
+            (8, 3, since),
+        ] {
+            assert!(!recent.was_withheld(class, import, time));
+        }
+    }
+
+    #[test]
     fn a_fetch_leaves_what_is_in_force() {
         let history = History::default();
-        for moment in recent(&[1, 2]).0 {
+        for moment in recent(&[1, 2]).moments {
             history.push(moment.view, moment.identities);
         }
-        assert_eq!(history.fetch().0.len(), 2);
-        assert_eq!(history.fetch().0.len(), 1);
+        assert_eq!(history.fetch().moments.len(), 2);
+        assert_eq!(history.fetch().moments.len(), 1);
         for _ in 0..1_000 {
-            let moment = recent(&[1]).0.remove(0).expect("one");
+            let moment = recent(&[1]).moments.remove(0).expect("one");
             history.push(moment.view, moment.identities);
         }
-        assert_eq!(history.fetch().0.len(), REMEMBERED);
+        assert_eq!(history.fetch().moments.len(), REMEMBERED);
     }
 }

@@ -12,10 +12,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use clusterlink_gateway::view::{Origin, Origins};
-use clusterlink_model::{Client, Workload};
+use clusterlink_model::{Client, Import, Workload};
+use tokio::sync::mpsc;
 
 use super::{
     cgroups::walk,
+    denials::Denial,
     history::{History, Recent},
 };
 use crate::datapath::Datapath;
@@ -120,6 +122,7 @@ pub struct NodeOrigins {
     datapath: Arc<dyn Datapath>,
     identities: Shared,
     history: Arc<History>,
+    denials: mpsc::Sender<Denial>,
 }
 
 impl NodeOrigins {
@@ -127,11 +130,13 @@ impl NodeOrigins {
         datapath: Arc<dyn Datapath>,
         identities: Shared,
         history: Arc<History>,
+        denials: mpsc::Sender<Denial>,
     ) -> Self {
         Self {
             datapath,
             identities,
             history,
+            denials,
         }
     }
 
@@ -148,5 +153,17 @@ impl Origins for NodeOrigins {
 
     fn client(&self, origin: &Origin, source: SocketAddr) -> Client {
         self.identities.load().client(origin, source)
+    }
+
+    fn denied_everywhere(&self, client: &Client, import: &Arc<Import>) {
+        let attributes = match client {
+            Client::Pod { attributes, .. } => Some(attributes.clone()),
+            Client::Host => None,
+            // Of these the kernel has no verdict.
+            Client::Outside | Client::Unknown => return,
+        };
+        let import = import.clone();
+        // With too many of them waiting, this one is asked again.
+        let _ = self.denials.try_send(Denial { attributes, import });
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tracing::warn;
 
-use crate::datapath::{CLASS_UNKNOWN, Datapath, DatapathError, VerdictBlock};
+use crate::datapath::{BLOCK_IMPORTS, CLASS_UNKNOWN, Datapath, DatapathError, VerdictBlock};
 
 /// Verdict blocks of one class, by block number.
 pub(super) type Row = Vec<VerdictBlock>;
@@ -25,6 +25,23 @@ pub(super) struct Desired {
     pub(super) identities: HashMap<u64, u32>,
     /// Class to verdicts.
     pub(super) rows: BTreeMap<u32, Row>,
+    /// Class and import number of verdicts that are not given for now, whatever the rows say.
+    pub(super) withheld: BTreeSet<(u32, u32)>,
+}
+
+impl Desired {
+    /// The verdicts of a class on one block of imports.
+    fn block(&self, class: u32, block: u32) -> VerdictBlock {
+        let row = self.rows.get(&class);
+        let verdicts = row.and_then(|row| row.get(block as usize));
+        let mut verdicts = verdicts.copied().unwrap_or(DENIED);
+        let first = block * BLOCK_IMPORTS;
+        let imports = (class, first)..=(class, first + (BLOCK_IMPORTS - 1));
+        for (_, import) in self.withheld.range(imports) {
+            verdicts[(import / 64 % 8) as usize] &= !(1 << (import % 64));
+        }
+        verdicts
+    }
 }
 
 /// Which entries may differ from what the kernel holds.
@@ -122,11 +139,7 @@ impl Tables {
         self.remove_services(desired, &touched);
         let mut later = Vec::new();
         for &(class, block) in &touched.blocks {
-            let new = desired
-                .rows
-                .get(&class)
-                .and_then(|row| row.get(block as usize));
-            let new = new.copied().unwrap_or(DENIED);
+            let new = desired.block(class, block);
             let old = self.rows.get(&(class, block)).copied().unwrap_or(DENIED);
             if self.identities.values().any(|&given| given == class) || class < 2 {
                 self.set_block(class, block, std::array::from_fn(|i| old[i] & new[i]));

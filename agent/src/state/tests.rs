@@ -531,6 +531,69 @@ proptest! {
     }
 }
 
+/// A node where `web` and the host may reach two imports, and both imports.
+fn allowing() -> (Node, u64, [Arc<Import>; 2]) {
+    let mut node = Node::new();
+    let id = node.cgroup("web");
+    node.state.apply(complete(vec![
+        import("a", "east"),
+        import("b", "east"),
+        known_peer("east"),
+        policy("allow", Action::Allow, None, None),
+        workload("web", "web", "web"),
+    ]));
+    let imports = ["a", "b"].map(|name| node.state.snapshot.imports[&object(name)].clone());
+    (node, id, imports)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_every_source_denied_is_refused_for_less_than_half_a_second() {
+    let (mut node, id, [a, _]) = allowing();
+    let origins = node.state.origins(node.datapath.clone());
+    let pod = node.client(id, "127.0.0.1:1", true);
+    assert!(node.passes(id, "a"));
+    for client in [pod, Client::Unknown, Client::Outside] {
+        origins.denied_everywhere(&client, &a);
+    }
+    node.state.remember_denials().await;
+    assert!(!node.passes(id, "a") && node.passes(id, "b"));
+    assert!(node.datapath.allows(CLASS_HOST, 0), "another class");
+    origins.denied_everywhere(&Client::Host, &a);
+    node.state.remember_denials().await;
+    assert!(!node.datapath.allows(CLASS_HOST, 0));
+
+    let start = tokio::time::Instant::now();
+    node.state.remember_denials().await;
+    let limit = std::time::Duration::from_millis(500);
+    assert!(node.passes(id, "a") && start.elapsed() < limit);
+    assert!(node.datapath.allows(CLASS_HOST, 0), "told at the same time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_counts_for_the_import_that_was_tried_only() {
+    let (mut node, id, [a, b]) = allowing();
+    let origins = node.state.origins(node.datapath.clone());
+    let pod = node.client(id, "127.0.0.1:1", true);
+    node.state.apply(upsert(vec![
+        import("a", "elsewhere"),
+        known_peer("elsewhere"),
+    ]));
+    origins.denied_everywhere(&pod, &a);
+    node.state.remember_denials().await;
+    assert!(node.passes(id, "a"), "its sources are others by now");
+
+    origins.denied_everywhere(&pod, &b);
+    node.state.remember_denials().await;
+    assert!(!node.passes(id, "b"));
+    node.state.apply(upsert(vec![policy(
+        "other",
+        Action::Allow,
+        None,
+        Some("b"),
+    )]));
+    assert!(node.passes(id, "b"), "what it is judged by has changed");
+}
+
 #[test]
 fn the_cgroup_walk_finds_what_is_below() {
     let dir = tempfile::tempdir().unwrap();
