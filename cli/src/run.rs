@@ -56,7 +56,8 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     let result = runtime.block_on(async {
         let stop = signals::stop_on_signals("`clusterlink cleanup` removes what is left")?;
         let lock = StateDir::lock(&agent.state_dir)?;
-        let controller = clusterlink_controller::start(controller, Directory::open(manifests)?)?;
+        let source = Directory::open(manifests)?.remember_in(agent.state_dir.join("manifests"));
+        let controller = clusterlink_controller::start(controller, source)?;
         let (updates, control) = DirectoryControl::split(controller);
         let result = app::run(agent, credentials, updates, control.clone(), stop).await;
         control.shutdown().await;

@@ -10,6 +10,7 @@
 mod catalog;
 mod documents;
 mod kinds;
+mod last_good;
 mod manifest;
 mod node;
 mod outlet;
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use self::{
+    last_good::LastGood,
     outlet::Outlet,
     reader::{Reader, Update},
     watch::Watcher,
@@ -48,6 +50,7 @@ pub const LARGEST_FILE: u64 = 16 << 20;
 pub struct Directory {
     root: PathBuf,
     largest_file: u64,
+    last_good: Option<PathBuf>,
 }
 
 /// Why a directory cannot be used.
@@ -89,6 +92,7 @@ impl Directory {
             Ok(_) => Ok(Self {
                 root: path,
                 largest_file: LARGEST_FILE,
+                last_good: None,
             }),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::NotFound => DirectoryError::Missing { path },
@@ -106,6 +110,16 @@ impl Directory {
             ..self
         }
     }
+
+    /// Keeps copies of what is read in `directory`: what cannot be read after a restart stays as it
+    /// was read last, except for policies.
+    #[must_use]
+    pub fn remember_in(self, directory: PathBuf) -> Self {
+        Self {
+            last_good: Some(directory),
+            ..self
+        }
+    }
 }
 
 impl Source for Directory {
@@ -118,7 +132,8 @@ impl Source for Directory {
                 "cannot watch the manifest directory: changes are found by looking again"
             );
         });
-        let reader = Reader::new(self.root, self.largest_file, watcher.ok());
+        let reader = Reader::new(self.root, self.largest_file, watcher.ok())
+            .remember_in(self.last_good.map(LastGood::new));
         let (outlet, streams) = outlet::channels();
         let (tell, problems) = channel::channel(Arc::default());
         tokio::spawn(run(reader, changed, outlet, tell));

@@ -218,6 +218,23 @@ impl Catalog {
         self.update(path, vec![item]);
     }
 
+    /// The objects that `path` stands for now, in the order of its documents.
+    pub(super) fn objects(&self, path: &Path) -> Vec<(&Key, &Object)> {
+        let objects = self
+            .files
+            .get(path)
+            .into_iter()
+            .flat_map(|file| &file.objects);
+        let mut known: Vec<_> = objects
+            .filter_map(|(key, known)| Some((known.claim.position, key, &**known.object.as_ref()?)))
+            .collect();
+        known.sort_by_key(|(position, key, _)| (*position, *key));
+        known
+            .into_iter()
+            .map(|(_, key, object)| (key, object))
+            .collect()
+    }
+
     /// Takes in that `path` is gone.
     pub(super) fn remove(&mut self, path: &Path) {
         for (key, known) in self.files.remove(path).unwrap_or_default().objects {

@@ -69,6 +69,10 @@ macro_rules! kinds {
                 meta.generation = Some(generation);
                 object
             }
+
+            fn json(&self) -> serde_json::Result<Json> {
+                match self { $(Self::$kind(object) => serde_json::to_value(object),)* }
+            }
         }
     };
 }
@@ -149,6 +153,21 @@ impl Kind {
 }
 
 impl Object {
+    /// The object as a manifest that says the same.
+    pub(super) fn document(&self, key: &Key) -> Option<Json> {
+        let mut json = self.json().ok()?;
+        json["apiVersion"] = key.kind.api_version().into();
+        json["kind"] = key.kind.name().into();
+        if key.kind.is_namespaced() {
+            json["metadata"]["namespace"] = (*key.namespace).into();
+        }
+        // The status of our own kinds is not a manifest's to say.
+        if json["status"].is_null() {
+            json.as_object_mut()?.remove("status");
+        }
+        Some(json)
+    }
+
     /// Whether it is a policy that lets connections pass.
     pub(super) fn is_allow(&self) -> bool {
         let action = match self {

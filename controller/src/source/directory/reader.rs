@@ -11,7 +11,8 @@ use std::{
 
 use super::{
     catalog::{Catalog, Change},
-    manifest::{self, Memory},
+    last_good::LastGood,
+    manifest::{self, Content, Item, Memory},
     walk::{self, Fingerprint, Found},
     watch::Watcher,
 };
@@ -29,6 +30,9 @@ pub(super) struct Reader {
     root: PathBuf,
     largest_file: u64,
     watcher: Option<Watcher>,
+    /// What an earlier process read; what is read now is kept there.
+    last_good: Option<LastGood>,
+    swept: bool,
     files: BTreeMap<Arc<Path>, Seen>,
     catalog: Catalog,
     /// What is wrong with the directory itself.
@@ -58,10 +62,17 @@ impl Reader {
             root,
             largest_file,
             watcher,
+            last_good: None,
+            swept: false,
             files: BTreeMap::new(),
             catalog: Catalog::default(),
             root_problem: None,
         }
+    }
+
+    /// Keeps what is read, and begins with what was kept where that cannot be read any more.
+    pub(super) fn remember_in(self, last_good: Option<LastGood>) -> Self {
+        Self { last_good, ..self }
     }
 
     /// Looks at the directory.
@@ -123,13 +134,21 @@ impl Reader {
 
     fn read_changed(&mut self, mut files: BTreeMap<Arc<Path>, Found>, unreadable: &[PathBuf]) {
         // What was in a directory that cannot be looked through may be there still, changed.
-        let hidden = |path: &&Arc<Path>| {
+        let hidden = |path: &Path| {
             unreadable
                 .iter()
                 .any(|directory| path.starts_with(directory))
         };
-        for path in self.files.keys().filter(hidden) {
-            files.entry(Arc::clone(path)).or_insert_with(|| {
+        let mut unseen: Vec<Arc<Path>> = self.files.keys().cloned().collect();
+        unseen.retain(|path| hidden(path));
+        if let Some(last_good) = self.last_good.as_ref().filter(|_| !self.swept) {
+            let present = files.keys().map(|path| relative(&self.root, path));
+            let kept = last_good.sweep(present, |file| hidden(&self.root.join(file)));
+            unseen.extend(kept.into_iter().map(|file| self.root.join(file).into()));
+            self.swept = true;
+        }
+        for path in unseen {
+            files.entry(path).or_insert_with(|| {
                 Found::Unusable("its directory cannot be read: check its permissions".to_owned())
             });
         }
@@ -140,25 +159,29 @@ impl Reader {
             if seen.is_some_and(|seen| seen.certain && seen.found == found) {
                 continue;
             }
-            let memory = self
-                .files
-                .remove(&path)
-                .map(|seen| seen.memory)
-                .unwrap_or_default();
+            let memory = self.files.remove(&path).map(|seen| seen.memory);
             if let Some(seen) = self.read(&path, found, memory) {
                 self.files.insert(path, seen);
             } else {
-                self.catalog.remove(&path);
+                self.forget(&path);
             }
         }
         for path in gone {
             self.files.remove(&path);
-            self.catalog.remove(&path);
+            self.forget(&path);
         }
     }
 
-    /// Reads one file; `None` if it has gone.
-    fn read(&mut self, path: &Arc<Path>, found: Found, mut memory: Memory) -> Option<Seen> {
+    fn forget(&mut self, path: &Path) {
+        self.catalog.remove(path);
+        if let Some(last_good) = &self.last_good {
+            last_good.forget(relative(&self.root, path));
+        }
+    }
+
+    /// Reads one file, which has no memory when it is read for the first time; `None` if it has
+    /// gone.
+    fn read(&mut self, path: &Arc<Path>, found: Found, memory: Option<Memory>) -> Option<Seen> {
         let content = match &found {
             Found::Unusable(why) => Err(why.clone()),
             Found::File(fingerprint) => match self.content(path, fingerprint) {
@@ -168,19 +191,41 @@ impl Reader {
             },
         };
         let certain = is_settled(path);
+        let first = memory.is_none();
+        let mut memory = memory.unwrap_or_default();
         match content {
             Ok(text) => {
                 let items = manifest::read(path, &text, &mut memory);
                 tracing::debug!(file = %path.display(), items = items.len(), "manifest file read");
+                if first && !items.iter().all(is_good) {
+                    self.recall(path);
+                }
                 self.catalog.update(path, items);
             }
-            Err(message) => self.catalog.unreadable(path, message),
+            Err(message) => {
+                if first {
+                    self.recall(path);
+                }
+                self.catalog.unreadable(path, message);
+            }
+        }
+        if let Some(last_good) = &self.last_good {
+            let file = relative(&self.root, path);
+            last_good.write(file, &self.catalog.objects(path));
         }
         Some(Seen {
             found,
             certain,
             memory,
         })
+    }
+
+    /// Takes in what an earlier process read of a file.
+    fn recall(&mut self, path: &Arc<Path>) {
+        if let Some(last_good) = &self.last_good {
+            let items = last_good.read(relative(&self.root, path));
+            self.catalog.update(path, items);
+        }
     }
 
     /// The text of a file, or why it is refused.
@@ -215,6 +260,19 @@ impl Reader {
                 .count();
             format!("is not UTF-8 text (first wrong byte on line {line}): convert it")
         }))
+    }
+}
+
+/// A file as its copy is named, wherever the directory is.
+fn relative<'a>(root: &Path, path: &'a Path) -> &'a Path {
+    path.strip_prefix(root).unwrap_or(path)
+}
+
+/// Whether nothing is wrong with it that earlier content could stand for.
+fn is_good(item: &Item) -> bool {
+    match item.content {
+        Content::Object(..) | Content::Foreign(..) => true,
+        Content::Invalid(..) | Content::Unknown(..) => false,
     }
 }
 
@@ -273,5 +331,107 @@ mod tests {
             panic!("{:?}", again.changes)
         };
         assert!(object.is_allow());
+    }
+
+    fn manifest(kind: &str, spec: &str) -> String {
+        format!(
+            "---\napiVersion: clusterlink.net/v1alpha1\nkind: {kind}\nmetadata: {{name: web}}\nspec: {spec}\n"
+        )
+    }
+
+    /// What a process that starts now finds: kind and name of the objects, and which are stale.
+    fn started(root: &Path, state: &Path) -> (Vec<String>, Vec<String>) {
+        let mut reader = Reader::new(root.to_owned(), 1 << 20, None)
+            .remember_in(Some(LastGood::new(state.join("manifests"))));
+        let update = reader.look();
+        let mut applied: Vec<_> = (reader.files.keys())
+            .flat_map(|file| reader.catalog.objects(file))
+            .map(|(key, _)| key.to_string())
+            .collect();
+        applied.sort();
+        assert_eq!(update.changes.len(), applied.len(), "each of them is told");
+        let stale = update.problems.iter().filter(|problem| problem.stale);
+        let mut stale: Vec<_> = stale
+            .filter_map(|problem| {
+                Some(format!(
+                    "{} {}",
+                    problem.kind.as_ref()?,
+                    problem.object.as_ref()?
+                ))
+            })
+            .collect();
+        stale.sort();
+        (applied, stale)
+    }
+
+    #[test]
+    fn a_restart_in_the_middle_of_a_mistake_keeps_all_but_allows() {
+        let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = root.path().join("all.yaml");
+        let good = [
+            manifest("Import", "{port: 80, sources: []}"),
+            manifest("Export", "{port: 80}"),
+            manifest("Peer", "{gateways: [{host: 10.0.0.1, port: 4443}]}"),
+            "---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}]}\n".to_owned(),
+            format!("---\n{}", policy("allow")),
+        ]
+        .concat();
+        fs::write(&file, &good).unwrap();
+        let all = started(root.path(), state.path());
+        assert_eq!((all.0.len(), all.1.len()), (5, 0), "{all:?}");
+        let kept = [
+            "Export default/web",
+            "Import default/web",
+            "Peer default/web",
+            "Service default/web",
+        ];
+        for (row, text) in [
+            ("every field wrong", good.replace("port: ", "port: x")),
+            ("no text", "\0\0".to_owned()),
+            ("no manifest", "roses: [are red".to_owned()),
+            ("still none", "roses: [are blue".to_owned()),
+        ] {
+            fs::write(&file, text).unwrap();
+            let (objects, stale) = started(root.path(), state.path());
+            let objects: Vec<_> = objects
+                .iter()
+                .filter(|name| !name.contains("Policy"))
+                .collect();
+            assert_eq!(objects, kept, "{row}");
+            for name in kept {
+                assert!(
+                    stale.iter().any(|stale| stale == name),
+                    "{row}: {name} of {stale:?}"
+                );
+            }
+        }
+        // What is deleted while nobody looks is deleted, also when a mistake comes back later.
+        fs::remove_file(&file).unwrap();
+        assert_eq!(started(root.path(), state.path()).0, Vec::<String>::new());
+        fs::write(&file, "roses: [are red").unwrap();
+        assert_eq!(started(root.path(), state.path()).0, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_at_the_start_hides_what_was_in_it() {
+        let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let closed = root.path().join("closed");
+        fs::create_dir(&closed).unwrap();
+        fs::write(
+            closed.join("web.yaml"),
+            manifest("Import", "{port: 80, sources: []}"),
+        )
+        .unwrap();
+        assert_eq!(started(root.path(), state.path()).0, ["Import default/web"]);
+
+        // Root can read everything, so the look at the tree is given.
+        let mut reader = Reader::new(root.path().to_owned(), 1 << 20, None)
+            .remember_in(Some(LastGood::new(state.path().join("manifests"))));
+        reader.read_changed(BTreeMap::new(), std::slice::from_ref(&closed));
+        let changes = reader.catalog.settle();
+        let [(key, Change::Apply(_))] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(key.to_string(), "Import default/web");
     }
 }
