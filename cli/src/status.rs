@@ -8,6 +8,8 @@ use clusterlink_agent::{
     control::{Condition, Problem, SourceState},
 };
 
+use comfy_table::Table;
+
 use crate::{Output, admin, options::AdminArgs, show};
 
 /// Flags of `clusterlink status`.
@@ -34,31 +36,35 @@ pub(crate) fn run(args: &StatusArgs) -> anyhow::Result<()> {
 }
 
 fn print(status: &Status) {
+    println!("{}\n", heading(status));
+    peers(status);
+    imports(status);
+    show::print("EXPORTS", &exports(status));
+    policies(status);
+    problems(status);
+}
+
+/// Who this is, and whether it works.
+fn heading(status: &Status) -> String {
     let ready = match status.waiting_for.is_empty() {
         true => "ready".to_owned(),
         false => format!("waiting for {}", status.waiting_for.join(", ")),
     };
-    println!(
-        "peer {} (clusterlink {}): {ready}",
-        status.peer.name, status.software
-    );
     let expires = UNIX_EPOCH + Duration::from_secs(status.peer.certificate.expires);
-    match expires.duration_since(SystemTime::now()) {
-        Ok(left) => println!("certificate expires in {}", show::short(left)),
+    let certificate = match expires.duration_since(SystemTime::now()) {
+        Ok(left) => format!("certificate expires in {}", show::short(left)),
         Err(_) => {
-            println!("certificate HAS EXPIRED; make a new one with `clusterlink create peer-cert`");
+            "certificate HAS EXPIRED; make a new one with `clusterlink create peer-cert`".to_owned()
         }
-    }
-    match (&status.steering.on, &status.steering.reason) {
-        (true, _) => println!("steering on, {} open connections", status.open_flows),
-        (false, reason) => println!("steering OFF: {}", show::or_dash(reason.as_deref())),
-    }
-    println!();
-    peers(status);
-    imports(status);
-    exports(status);
-    policies(status);
-    problems(status);
+    };
+    let steering = match (&status.steering.on, &status.steering.reason) {
+        (true, _) => format!("steering on, {} open connections", status.open_flows),
+        (false, reason) => format!("steering OFF: {}", show::or_dash(reason.as_deref())),
+    };
+    format!(
+        "peer {} (clusterlink {}): {ready}\n{certificate}\n{steering}",
+        status.peer.name, status.software
+    )
 }
 
 fn peers(status: &Status) {
@@ -107,7 +113,7 @@ fn imports(status: &Status) {
     show::print("IMPORTS", &table);
 }
 
-fn exports(status: &Status) {
+fn exports(status: &Status) -> Table {
     let mut table = show::table(&["EXPORT", "HOST", "PORT", "BACKENDS", "WHY"]);
     for export in &status.exports {
         table.add_row([
@@ -118,7 +124,7 @@ fn exports(status: &Status) {
             why(&export.conditions),
         ]);
     }
-    show::print("EXPORTS", &table);
+    table
 }
 
 fn policies(status: &Status) {
@@ -179,4 +185,63 @@ fn why(conditions: &[Condition]) -> String {
         .map(|condition| condition.message.as_str())
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(steering: &serde_json::Value) -> Status {
+        let condition = json!({"type": "ExportValid", "status": "False", "reason": "ServiceNotFound",
+                               "message": "Service shop/db is missing: create it"});
+        let export = |name: &str, backends: usize, conditions| {
+            json!({"name": {"namespace": "shop", "name": name}, "host": format!("shop/{name}"), "port": 80,
+                   "backend": null, "backends": backends, "conditions": conditions, "stale": false})
+        };
+        let status = json!({
+            "ready": true, "waitingFor": [], "software": "0.1.0", "generation": 1,
+            "peer": {"name": "paris", "labels": {}, "certificate": {"expires": 0, "generation": 1}},
+            "steering": steering, "peers": [], "imports": [], "policies": [], "workloads": [],
+            "exports": [export("web", 2, json!([])), export("db", 0, json!([condition]))],
+            "problems": [], "openFlows": 3, "counters": {},
+        });
+        serde_json::from_value(status).expect("a status")
+    }
+
+    #[test]
+    fn the_heading_says_whether_connects_are_steered_and_why_not() {
+        let on = heading(&status(&json!({"on": true, "reason": null})));
+        assert!(
+            on.contains("peer paris (clusterlink 0.1.0): ready\n"),
+            "{on}"
+        );
+        assert!(on.contains("certificate HAS EXPIRED"), "{on}");
+        assert!(on.ends_with("steering on, 3 open connections"), "{on}");
+        let off = heading(&status(
+            &json!({"on": false, "reason": "no hook saw the probe"}),
+        ));
+        assert!(
+            off.ends_with("steering OFF: no hook saw the probe"),
+            "{off}"
+        );
+    }
+
+    #[test]
+    fn exports_are_shown_with_their_backends_and_what_is_wrong() {
+        let table = exports(&status(&json!({"on": true, "reason": null})));
+        let lines: Vec<_> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "EXPORT HOST PORT BACKENDS WHY",
+                "shop/web shop/web 80 2",
+                "shop/db shop/db 80 0 Service shop/db is missing: create it"
+            ]
+        );
+    }
 }
