@@ -72,6 +72,8 @@ pub struct Config {
     pub software: String,
     /// Makes `random` imports draw the same sequence of sources in every run.
     pub random_seed: Option<u64>,
+    /// What the kernel programs log: 0 is nothing, 1 errors, up to 5 for everything.
+    pub kernel_log_level: u8,
 }
 
 /// Why a process did not start, or ended.
@@ -301,7 +303,7 @@ fn start_datapath(
         cgroup,
         gateway_v4: v4,
         gateway_v6: v6,
-        log_level: 1,
+        log_level: config.kernel_log_level,
     })
     .map_err(AgentError::Datapath)
 }

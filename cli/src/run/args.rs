@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use clusterlink_process::logging::LogArgs;
+use clusterlink_process::logging::{KernelLogArgs, LogArgs};
 
 use crate::options::{AdminArgs, StateArgs};
 
@@ -92,6 +92,8 @@ pub(crate) struct RunArgs {
     pub(super) random_seed: Option<u64>,
     #[command(flatten)]
     pub(super) log: LogArgs,
+    #[command(flatten)]
+    pub(super) kernel_log: KernelLogArgs,
 }
 
 /// How connects are steered.

@@ -37,7 +37,11 @@ impl Settings {
     /// Checks all flags; every wrong value is named.
     pub(super) fn check(args: RunArgs) -> Result<Self, Vec<String>> {
         let mut problems = Problems::default();
-        let filter = problems.keep(logging::filter(&args.log).map_err(|e| format!("{e:#}")));
+        let filter = problems.keep(
+            logging::filter(&args.log)
+                .and_then(|filter| logging::with_kernel(filter, &args.kernel_log))
+                .map_err(|e| format!("{e:#}")),
+        );
         let credentials = problems.keep(Watcher::open(&args.certs, 1).map_err(|error| {
             format!(
                 "--certs {}: {}",
@@ -119,6 +123,7 @@ impl Settings {
                 workers,
                 software: env!("CARGO_PKG_VERSION").to_owned(),
                 random_seed: args.random_seed,
+                kernel_log_level: args.kernel_log.kernel_log_level.number(),
             },
             controller,
             credentials,
