@@ -5,6 +5,8 @@
 
 #[path = "datapath/scene.rs"]
 mod scene;
+#[path = "datapath/takeover.rs"]
+mod takeover;
 
 use std::{
     io::{Read, Write},
