@@ -1,6 +1,6 @@
 //! `cargo xtask demo`.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{release, setup, step};
@@ -15,7 +15,10 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn run(&self) -> Result<()> {
-        setup::ensure(&setup::RUN)?;
+        let missing = setup::missing_to_run()?;
+        if !missing.is_empty() {
+            bail!("{}", setup::explain(&missing));
+        }
         let clusterlink = release::clusterlink()?;
         let demo = release::harness()?.join("demo");
         let mut command = std::process::Command::new(demo);

@@ -17,13 +17,24 @@ pub(crate) const RUN: [Need; 6] = [RUST_SRC, BPF_LINKER, IPROUTE, NFTABLES, BPFT
 /// `cargo xtask setup`.
 pub(crate) fn run() -> Result<()> {
     ensure(&RUN)?;
-    let missing = missing_privileges();
+    let missing = missing_to_run()?;
     if missing.is_empty() {
         println!("this machine has everything: `cargo xtask test` and `cargo xtask demo` can run");
     } else {
         println!("{}", explain(&missing));
     }
     Ok(())
+}
+
+/// What stories and demo need and cannot get here, each named with its cure. What can be installed
+/// is installed, but for nothing where privileges are missing anyway.
+pub(crate) fn missing_to_run() -> Result<Vec<&'static str>> {
+    let missing = missing_privileges();
+    if !missing.is_empty() {
+        return Ok(missing);
+    }
+    ensure(&RUN)?;
+    Ok(need::missing_features())
 }
 
 /// Installs those that are missing.
@@ -48,8 +59,8 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// The privileges that stories and demo need and this process has not, each named with its cure.
-pub(crate) fn missing_privileges() -> Vec<&'static str> {
+/// The privileges that stories and demo need and this process has not.
+fn missing_privileges() -> Vec<&'static str> {
     need::privileges()
         .into_iter()
         .filter(|(there, _)| !there)
@@ -65,4 +76,24 @@ pub(crate) fn explain(missing: &[&str]) -> String {
          what does not: the stories of `cargo xtask test`, `cargo xtask demo`",
         missing.join(" and ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_with_what_works_all_the_same() {
+        let text = explain(&["root (run it with sudo)", "BPF ring buffers (Linux 5.8)"]);
+        let lines: Vec<_> = text.lines().collect();
+        let [lacks, works, does_not] = lines.as_slice() else {
+            panic!("{text}")
+        };
+        assert_eq!(
+            *lacks,
+            "this machine lacks root (run it with sudo) and BPF ring buffers (Linux 5.8)"
+        );
+        assert!(works.contains("`cargo xtask test --fast`") && works.contains("`cargo test`"));
+        assert!(does_not.contains("`cargo xtask demo`") && does_not.contains("stories"));
+    }
 }

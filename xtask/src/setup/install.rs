@@ -1,6 +1,7 @@
 //! Installing what is missing, each in its own way.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -57,19 +58,30 @@ fn debian(packages: &[&str]) -> Result<()> {
 fn rust_sources() -> Result<()> {
     let toolchain = sysroot().and_then(|root| Some(root.file_name()?.to_str()?.to_owned()));
     let toolchain = toolchain.context("rustc does not say where its toolchain is")?;
-    if workspace::find("rustup").is_none() && !home_has_rustup() {
+    let Some(rustup) = rustup() else {
         bail!(
             "rust-src is missing and there is no rustup: install Rust with rustup, or the sources of its standard library"
         );
-    }
-    let mut rustup = Command::new("rustup");
+    };
+    let mut rustup = Command::new(rustup);
     rustup.args(["component", "add", "rust-src", "--toolchain", &toolchain]);
     step::quietly("installing rust-src", &mut rustup)
 }
 
-fn home_has_rustup() -> bool {
-    env::var_os("CARGO_HOME")
-        .is_some_and(|home| std::path::Path::new(&home).join("bin/rustup").is_file())
+/// The rustup of PATH, else the one that rustup installs for itself, which a plain `su` does not find.
+fn rustup() -> Option<PathBuf> {
+    let homes = [
+        env::var_os("CARGO_HOME").map(PathBuf::from),
+        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")),
+    ];
+    let installed = homes
+        .into_iter()
+        .flatten()
+        .map(|home| home.join("bin/rustup"));
+    workspace::find("rustup")
+        .into_iter()
+        .chain(installed)
+        .find(|path| path.is_file())
 }
 
 fn bpf_linker() -> Result<()> {

@@ -91,13 +91,9 @@ fn has_linker() -> bool {
 }
 
 /// Every privilege that the stories need: whether it is there, and its name with the cure.
-pub(super) fn privileges() -> [(bool, &'static str); 4] {
+pub(super) fn privileges() -> [(bool, &'static str); 3] {
     let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let (status, mounts, kinds) = (
-        file("/proc/self/status"),
-        file("/proc/self/mounts"),
-        file("/proc/filesystems"),
-    );
+    let (status, mounts) = (file("/proc/self/status"), file("/proc/self/mounts"));
     [
         (nix::unistd::geteuid().is_root(), "root (run it with sudo)"),
         (
@@ -110,13 +106,62 @@ pub(super) fn privileges() -> [(bool, &'static str); 4] {
                 .any(|line| line.split(' ').nth(2) == Some("cgroup2")),
             "a cgroup v2 mount (mount -t cgroup2 none /sys/fs/cgroup)",
         ),
-        (
-            kinds
-                .lines()
-                .any(|line| line.trim_start_matches("nodev").trim() == "bpf"),
-            "BPF in the kernel (CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF)",
-        ),
     ]
+}
+
+/// What bpftool calls the kernel's features that steering cannot do without, and what they need.
+const FEATURES: [(&str, &str); 6] = [
+    (
+        "bpf() syscall is available",
+        "BPF (CONFIG_BPF_SYSCALL, and in a container a seccomp profile that allows bpf())",
+    ),
+    (
+        "program_type cgroup_sock_addr is available",
+        "BPF programs at connect (CONFIG_CGROUP_BPF, Linux 4.17)",
+    ),
+    (
+        "program_type sock_ops is available",
+        "BPF programs on TCP events (CONFIG_CGROUP_BPF, Linux 4.13)",
+    ),
+    (
+        "map_type sk_storage is available",
+        "BPF storage on sockets (Linux 5.2)",
+    ),
+    (
+        "map_type ringbuf is available",
+        "BPF ring buffers (Linux 5.8)",
+    ),
+    (
+        "map_type sockmap is available",
+        "BPF maps of sockets (CONFIG_BPF_STREAM_PARSER)",
+    ),
+];
+
+/// What this kernel lacks, asked by loading small programs and maps; needs root and bpftool.
+pub(super) fn missing_features() -> Vec<&'static str> {
+    let probed = workspace::find("bpftool").and_then(|bpftool| {
+        Command::new(bpftool)
+            .args(["feature", "probe", "kernel"])
+            .output()
+            .ok()
+    });
+    let text = probed.map(|output| output.stdout).unwrap_or_default();
+    missing_in(&String::from_utf8_lossy(&text))
+}
+
+/// The features that bpftool did not find. Without the system call none of the others counts.
+fn missing_in(probed: &str) -> Vec<&'static str> {
+    // The words are separated as the width of a column has it.
+    let probed: Vec<_> = probed.split_whitespace().collect();
+    let probed = probed.join(" ");
+    let mut missing = FEATURES
+        .iter()
+        .filter(|(found, _)| !probed.contains(found))
+        .map(|(_, name)| *name);
+    match missing.next() {
+        Some(first) if first == FEATURES[0].1 => vec![first],
+        first => first.into_iter().chain(missing).collect(),
+    }
 }
 
 /// Whether the effective set has CAP_NET_ADMIN (12), CAP_SYS_ADMIN (21), CAP_PERFMON (38) and CAP_BPF (39).
@@ -144,5 +189,24 @@ mod tests {
             );
         }
         assert!(!has_capabilities(""));
+    }
+
+    #[test]
+    fn each_missing_feature_of_the_kernel_is_named() {
+        let all: Vec<_> = FEATURES
+            .iter()
+            .map(|(found, _)| format!("eBPF {found}\n"))
+            .collect();
+        assert_eq!(missing_in(&all.concat()), Vec::<&str>::new());
+        for (place, (_, name)) in FEATURES.iter().enumerate() {
+            let mut without = all.clone();
+            without[place] = without[place].replace("is available", "is NOT available");
+            assert_eq!(missing_in(&without.concat()), [*name]);
+        }
+        assert_eq!(
+            missing_in(""),
+            [FEATURES[0].1],
+            "the cause of all the others"
+        );
     }
 }
