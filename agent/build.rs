@@ -8,7 +8,9 @@ mod build_object;
 
 use std::{env, fs, path::PathBuf, process::ExitCode};
 
-use build_object::{ObjectBuild, build_object, object_sources, object_target_dir, tools_dir};
+use build_object::{
+    ObjectBuild, build_object, linker, object_sources, object_target_dir, tools_dir,
+};
 
 fn main() -> ExitCode {
     let variable = |name: &str| env::var_os(name).unwrap_or_default();
@@ -17,10 +19,10 @@ fn main() -> ExitCode {
     for source in object_sources(&root) {
         println!("cargo:rerun-if-changed={}", source.display());
     }
-    println!(
-        "cargo:rerun-if-changed={}",
-        tools_dir().join("bpf-linker").display()
-    );
+    // A file that does not exist makes cargo run this each time, which is right only as long as
+    // there is no linker at all: then one that is installed is found.
+    let linker = linker().unwrap_or_else(|| tools_dir().join("bpf-linker"));
+    println!("cargo:rerun-if-changed={}", linker.display());
     println!("cargo:rerun-if-env-changed=CLUSTERLINK_REQUIRE_EBPF");
     println!("cargo:rerun-if-env-changed=PATH");
 

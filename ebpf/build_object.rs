@@ -83,6 +83,20 @@ pub(crate) fn tools_dir() -> std::path::PathBuf {
     cache.unwrap_or_default().join("clusterlink/tools/bin")
 }
 
+/// Where bpf-linker is searched: our tools directory before PATH.
+fn search_path() -> Vec<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(tools_dir())
+        .chain(std::env::split_paths(&path))
+        .collect()
+}
+
+/// The bpf-linker that is used, if there is one.
+pub(crate) fn linker() -> Option<std::path::PathBuf> {
+    let mut candidates = search_path().into_iter().map(|dir| dir.join("bpf-linker"));
+    candidates.find(|path| path.is_file())
+}
+
 /// The nested build's target directory: `ebpf` in `$CARGO_TARGET_DIR`, else in the workspace's
 /// `target`.
 pub(crate) fn object_target_dir(root: &std::path::Path) -> std::path::PathBuf {
@@ -100,13 +114,8 @@ pub(crate) fn object_sources(root: &std::path::Path) -> [std::path::PathBuf; 2] 
 
 /// Builds the object and returns where it is.
 pub(crate) fn build_object(build: &ObjectBuild) -> Result<std::path::PathBuf, ObjectError> {
-    let tools = tools_dir();
-    let mut path = vec![tools.clone()];
-    path.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
-    if !path.iter().any(|dir| dir.join("bpf-linker").is_file()) {
-        return Err(ObjectError::LinkerMissing { tools });
+    if linker().is_none() {
+        return Err(ObjectError::LinkerMissing { tools: tools_dir() });
     }
     let sysroot = sysroot(&build.rustc).map_err(ObjectError::Cargo)?;
     let sources = sysroot.join("lib/rustlib/src/rust/library/core");
@@ -114,8 +123,8 @@ pub(crate) fn build_object(build: &ObjectBuild) -> Result<std::path::PathBuf, Ob
         return Err(ObjectError::SourcesMissing { expected: sources });
     }
     // Entries of PATH that cannot be joined again contain a separator and could not be searched.
-    let path =
-        std::env::join_paths(path).unwrap_or_else(|_| std::env::var_os("PATH").unwrap_or_default());
+    let path = std::env::join_paths(search_path())
+        .unwrap_or_else(|_| std::env::var_os("PATH").unwrap_or_default());
 
     let status = std::process::Command::new(&build.cargo)
         .current_dir(&build.root)

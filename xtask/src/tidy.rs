@@ -5,13 +5,15 @@ mod tree;
 
 use anyhow::{Result, bail};
 
-use crate::{build_ebpf, crds, step, workspace};
+use crate::{build_ebpf, crds, setup, step, workspace};
 
 /// A check and what it is of.
 type Check = (&'static str, fn() -> Result<()>);
 
 /// Runs all checks and names every one that fails.
 pub(crate) fn run() -> Result<()> {
+    // Clippy builds the kernel programs too, and without the tools it would check a stub.
+    setup::ensure(&setup::BUILD)?;
     let checks: [Check; 6] = [
         ("format", format),
         ("lints", lints),
