@@ -31,6 +31,11 @@ const CONTROL_PLANE: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// Fails where the control plane could not be built, and says why.
+pub(crate) fn check() -> Result<()> {
+    Go::find().map(drop)
+}
+
 /// Builds what is missing of a control plane, and gives the directory that the programs are in.
 pub(crate) fn control_plane() -> Result<PathBuf> {
     let module = workspace::root().join("tests/kubernetes/control-plane");

@@ -23,29 +23,35 @@ pub(crate) struct Test {
 /// How long the kernel may take to free what nobody holds any more.
 const SETTLING: Duration = Duration::from_secs(10);
 
+/// What `--fast` and machines without privileges do without.
+const LEFT_OUT: &str = "the stories and the tests of the datapath";
+
 impl Test {
     pub(crate) fn run(&self) -> Result<()> {
-        let missing = setup::missing_privileges();
         if self.fast {
             setup::ensure(&setup::BUILD)?;
-            return step::openly("unit and property tests", &mut self.units(false));
+            eprintln!("--fast leaves out {LEFT_OUT}");
+            step::openly("unit and property tests", &mut self.units(false))?;
+            eprintln!("not run: {LEFT_OUT}");
+            return Ok(());
         }
+        // What the machine lacks is found out first: the tests that can run take minutes.
+        let missing = setup::missing_to_run()?;
         if !missing.is_empty() {
-            // Told first, and again by the exit code, since the tests that can run take minutes.
             eprintln!("{}", setup::explain(&missing));
             setup::ensure(&setup::BUILD)?;
             step::openly("unit and property tests", &mut self.units(false))?;
             bail!(
-                "the stories were not run: this machine lacks {}; `cargo xtask test --fast` leaves them out",
+                "not run: {LEFT_OUT}; this machine lacks {}; `cargo xtask test --fast` leaves them out",
                 missing.join(" and ")
             );
         }
-        setup::ensure(&setup::RUN)?;
+        kubernetes::check()?;
+        let clt = release::harness()?.join("clt");
+        let before = listing(&clt)?;
         step::openly("unit and property tests", &mut self.units(true))?;
         let kubernetes = kubernetes::control_plane()?;
         let clusterlink = release::clusterlink()?;
-        let clt = release::harness()?.join("clt");
-        let before = listing(&clt)?;
         step::openly("stories", &mut self.stories(&clusterlink, &kubernetes))?;
         let start = Instant::now();
         loop {
@@ -55,7 +61,7 @@ impl Test {
             }
             if start.elapsed() > SETTLING {
                 bail!(
-                    "the stories left this machine changed; new: {:#?}, gone: {:#?}",
+                    "the tests left this machine changed; new: {:#?}, gone: {:#?}",
                     after.difference(&before).collect::<Vec<_>>(),
                     before.difference(&after).collect::<Vec<_>>()
                 );
@@ -67,9 +73,10 @@ impl Test {
     fn units(&self, privileged: bool) -> Command {
         let mut cargo = workspace::cargo();
         cargo.arg("test").args(&self.filter);
+        // The tests of the datapath fail where they cannot run, or leave themselves out.
+        let required = if privileged { "1" } else { "0" };
+        cargo.env("CLUSTERLINK_REQUIRE_PRIVILEGES", required);
         if privileged {
-            // The tests of the datapath fail where they cannot run, instead of saying so.
-            cargo.env("CLUSTERLINK_REQUIRE_PRIVILEGES", "1");
             // They share one kernel, so one at a time; a call for them alone would build anew.
             cargo.env("RUST_TEST_THREADS", "1");
         }
@@ -87,8 +94,8 @@ impl Test {
             "--tests",
         ]);
         cargo.args(&self.filter);
-        // One at a time: they share the machine, and some of them measure.
-        cargo.args(["--", "--test-threads=1"]);
+        // One at a time: they share the machine, and some of them measure, which is to be seen.
+        cargo.args(["--", "--test-threads=1", "--nocapture"]);
         cargo.env("CLUSTERLINK_BIN", clusterlink);
         cargo.env("CLUSTERLINK_KUBERNETES", kubernetes);
         // An error of a story says in words where it comes from.
