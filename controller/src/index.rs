@@ -14,12 +14,14 @@ use clusterlink_crds::{AccessPolicy, Export, Import, Peer, PrivilegedAccessPolic
 use clusterlink_model::{ObjectName, PolicyName};
 use jiff::Timestamp;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, Service},
+    core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::runtime::watcher::Event;
 
 use crate::{
+    agents::AgentTable,
+    cluster::{Cluster, WriteKey, ownership},
     leases::Leases,
     publish::Change,
     source::Problem,
@@ -28,9 +30,11 @@ use crate::{
     valid_denies::ValidDenies,
 };
 
+mod cluster;
 mod exports;
 mod imports;
 mod links;
+mod nodes;
 mod peers;
 mod policies;
 mod store;
@@ -56,6 +60,12 @@ pub(crate) enum Input {
     /// Boxed, since it is far larger than the others.
     Pod(Box<Event<Pod>>),
     Namespace(Event<Namespace>),
+    /// Boxed like a Pod.
+    Node(Box<Event<Node>>),
+    /// What the agents say.
+    Agents(Arc<AgentTable>),
+    /// Objects that could not be written, or can be again.
+    Written(BTreeSet<WriteKey>),
     Problems(Arc<Vec<Problem>>),
 }
 
@@ -71,12 +81,15 @@ pub(crate) struct Index {
     endpoint_slices: Store<EndpointSlice>,
     pods: Store<Pod>,
     namespaces: Store<Namespace>,
+    nodes: Store<Node>,
     problems: Arc<Vec<Problem>>,
 
     /// Which Exports name a Service or Import.
     exports_by_host: Links<ObjectName>,
-    /// Which slices belong to a Service.
+    /// Which slices belong to a Service, those left out that were made for an Import.
     slices_by_service: Links<ObjectName>,
+    /// Which slices were made for an Import.
+    slices_by_import: Links<ObjectName>,
     /// Which Peer objects, of any namespace, describe a peer (by name in lower case).
     peers_by_name: Links<Arc<str>>,
 
@@ -86,9 +99,18 @@ pub(crate) struct Index {
     /// Denies of before this process whose manifests may only be unreadable.
     held_policies: BTreeSet<PolicyName>,
 
-    leases: Leases,
+    provider: Provider,
     denies: ValidDenies,
     status: Arc<SharedStatus>,
+}
+
+/// Who gives Imports their addresses and target ports.
+#[derive(Debug)]
+pub(crate) enum Provider {
+    /// A standalone peer, from ranges of its own.
+    Leases(Leases),
+    /// A cluster, by Services.
+    Cluster(Box<Cluster>),
 }
 
 /// What has to be translated again.
@@ -100,6 +122,9 @@ struct Dirty {
     peer_objects_gone: BTreeSet<ObjectName>,
     policies: BTreeSet<PolicyName>,
     workloads: BTreeSet<ObjectName>,
+    nodes: BTreeSet<ObjectName>,
+    /// The agents of the cluster.
+    fleet: bool,
 }
 
 /// What a call of [`Index::settle`] leads to.
@@ -109,13 +134,18 @@ pub(crate) struct Settled {
     pub(crate) changes: Vec<Change>,
     /// Something could not be stored: settle again soon.
     pub(crate) retry: bool,
+    /// When to look again at the latest, though nothing is heard.
+    pub(crate) wake: Option<Timestamp>,
 }
 
 impl Index {
     /// An index that knows what was stored before: it is wanted no more unless the source says so.
-    pub(crate) fn new(leases: Leases, denies: ValidDenies, status: Arc<SharedStatus>) -> Self {
+    pub(crate) fn new(provider: Provider, denies: ValidDenies, status: Arc<SharedStatus>) -> Self {
         let dirty = Dirty {
-            imports: leases.holders(),
+            imports: match &provider {
+                Provider::Leases(leases) => leases.holders(),
+                Provider::Cluster(_) => BTreeSet::new(),
+            },
             policies: denies.names().cloned().collect(),
             ..Dirty::default()
         };
@@ -129,14 +159,16 @@ impl Index {
             endpoint_slices: Store::default(),
             pods: Store::default(),
             namespaces: Store::default(),
+            nodes: Store::default(),
             problems: Arc::default(),
             exports_by_host: Links::default(),
             slices_by_service: Links::default(),
+            slices_by_import: Links::default(),
             peers_by_name: Links::default(),
             dirty,
             held_imports: BTreeSet::new(),
             held_policies: BTreeSet::new(),
-            leases,
+            provider,
             denies,
             status,
         }
@@ -161,6 +193,7 @@ impl Index {
             ("Service", self.services.is_complete()),
             ("EndpointSlice", self.endpoint_slices.is_complete()),
             ("Pod", self.pods.is_complete()),
+            ("Node", self.nodes.is_complete()),
             ("Namespace", self.namespaces.is_complete()),
         ]
         .into_iter()
@@ -222,18 +255,36 @@ impl Index {
                     self.dirty
                         .exports
                         .extend(self.exports_by_host.get(&changed.name).cloned());
-                    if self.imports.get(&changed.name).is_some() {
+                    let both = [&changed.old, &changed.new];
+                    if self.imports.get(&changed.name).is_some()
+                        || both
+                            .into_iter()
+                            .flatten()
+                            .any(|one| ownership::is_marked(one))
+                    {
                         self.dirty.imports.insert(changed.name);
                     }
                 }
             }
             Input::EndpointSlice(event) => self.apply_slice(event),
             Input::Pod(event) => {
-                let changed = self.pods.apply(*event);
-                self.dirty
-                    .workloads
-                    .extend(changed.into_iter().map(|changed| changed.name));
+                for changed in self.pods.apply(*event) {
+                    self.dirty.fleet |= self.concerns_fleet(&changed);
+                    self.dirty.workloads.insert(changed.name);
+                }
             }
+            Input::Node(event) => {
+                for changed in self.nodes.apply(*event) {
+                    self.dirty.fleet = true;
+                    self.dirty.nodes.insert(changed.name);
+                }
+            }
+            Input::Agents(table) => {
+                if let Provider::Cluster(cluster) = &mut self.provider {
+                    self.dirty.imports.append(&mut cluster.set_agents(table));
+                }
+            }
+            Input::Written(keys) => self.written(&keys),
             // Namespaces have no attributes of their own that anything depends on.
             Input::Namespace(event) => drop(self.namespaces.apply(event)),
             Input::Problems(problems) => self.problems = problems,
@@ -246,17 +297,22 @@ impl Index {
     pub(crate) fn recheck_held(&mut self) {
         self.dirty.imports.append(&mut self.held_imports);
         self.dirty.policies.append(&mut self.held_policies);
+        if let Provider::Cluster(cluster) = &self.provider {
+            self.dirty.imports.append(&mut cluster.releasing());
+        }
     }
 
     /// Translates what is affected, stores what has to outlive the process, and updates the
     /// status. Blocks while it writes files.
     pub(crate) fn settle(&mut self, now: Timestamp) -> Settled {
         let mut settled = Settled::default();
+        self.settle_fleet();
         self.settle_policies(now, &mut settled);
         self.settle_imports(now, &mut settled);
         self.settle_exports(now, &mut settled);
         self.settle_peers(now, &mut settled);
         self.settle_workloads(now, &mut settled);
+        self.settle_nodes(&mut settled);
         let mut board = self.status.lock();
         board.set_problems(self.problems.to_vec());
         board.set_complete();
@@ -274,12 +330,25 @@ impl Index {
                     name: service.into(),
                 })
             };
+            let import = |slice: &Arc<EndpointSlice>| ownership::import_of_slice(&slice.metadata);
+            let (old, new) = (changed.old.as_ref(), changed.new.as_ref());
+            let imports = (old.and_then(import), new.and_then(import));
+            self.dirty
+                .imports
+                .extend(imports.0.iter().chain(&imports.1).cloned());
+            self.slices_by_import
+                .relink(&changed.name, imports.0, imports.1);
             let old = changed.old.as_ref().and_then(service);
             let new = changed.new.as_ref().and_then(service);
             for service in old.iter().chain(&new) {
                 self.dirty
                     .exports
                     .extend(self.exports_by_host.get(service).cloned());
+                if matches!(self.provider, Provider::Cluster(_))
+                    && self.imports.get(service).is_some()
+                {
+                    self.dirty.imports.insert(service.clone());
+                }
             }
             self.slices_by_service.relink(&changed.name, old, new);
         }

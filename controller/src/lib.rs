@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! Source (directory, API server) ─▶ index task ─▶ Subscription: resources for agents
-//!                                       └───────▶ ControllerStatus: conditions for people
+//!                              │        ├───────▶ ControllerStatus: conditions for people
+//!                           Agents      └───────▶ cluster::Desired: Services and EndpointSlices
 //! ```
 //! [`start`] runs it in the current process; what it remembers over restarts (the imports' leases
 //! and the last valid denies) is in the state directory.
@@ -16,6 +17,7 @@ pub mod agents;
 pub mod app;
 #[cfg(feature = "api-server")]
 pub mod authority;
+pub mod cluster;
 mod config;
 mod index;
 #[cfg(feature = "api-server")]
@@ -33,6 +35,6 @@ mod valid_denies;
 
 pub use config::Config;
 pub use publish::Subscription;
-pub use run::{Error, Handle, start};
+pub use run::{Error, Handle, start, start_in_cluster};
 pub use state_file::StateFileError;
 pub use status::ControllerStatus;

@@ -1,6 +1,6 @@
 //! The index task: reads the streams, settles what they change, publishes it.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
@@ -12,8 +12,10 @@ use tokio::{
 };
 
 use crate::{
+    agents::{AgentTable, Agents},
+    cluster::{Cluster, ClusterConfig, Desired},
     config::Config,
-    index::{Index, Input},
+    index::{Index, Input, Provider},
     leases::Leases,
     publish::{Publisher, Subscriber, Subscription},
     source::{Problem, Problems, Source, Streams},
@@ -53,6 +55,7 @@ pub struct Handle {
     subscriber: Subscriber,
     status: Arc<SharedStatus>,
     problems: Problems,
+    desired: Desired,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -66,21 +69,73 @@ pub struct Handle {
     reason = "the settings are the controller's from here on"
 )]
 pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
-    let (start, end) = (*config.target_ports.start(), *config.target_ports.end());
-    if start > end {
-        return Err(Error::EmptyTargetPorts { start, end });
-    }
+    check_ports(&config.target_ports)?;
     if config.service_cidrs.is_empty() {
         return Err(Error::NoServiceCidr);
     }
     let denies = ValidDenies::open(config.state_dir.join("policies.json"))?;
     let leases = Leases::open(&config)?;
+    tracing::debug!(peer = %config.peer.name, "the controller starts");
+    let inquiry = Inquiry {
+        agents: Agents::default().table(),
+        desired: Desired::default(),
+        collect_news: config.collect_news,
+    };
+    Ok(spawn(Provider::Leases(leases), denies, inquiry, source))
+}
+
+/// Starts the controller of a cluster on the current tokio runtime: addresses and target ports of
+/// Imports are what Services and Imports say, and [`Handle::desired`] is what makes them say it.
+///
+/// # Errors
+/// When the state directory holds files that cannot be used, or the settings are contradictory.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the settings are the controller's from here on"
+)]
+pub fn start_in_cluster(
+    config: ClusterConfig,
+    source: impl Source,
+    agents: Agents,
+) -> Result<Handle, Error> {
+    check_ports(&config.target_ports)?;
+    let denies = ValidDenies::open(config.state_dir.join("policies.json"))?;
+    tracing::debug!(peer = %config.peer.name, "the controller of the cluster starts");
+    let table = agents.table();
+    let cluster = Cluster::new(&config, agents);
+    let inquiry = Inquiry {
+        agents: table,
+        desired: cluster.desired().clone(),
+        collect_news: true,
+    };
+    let provider = Provider::Cluster(Box::new(cluster));
+    Ok(spawn(provider, denies, inquiry, source))
+}
+
+/// What is heard beside the source.
+struct Inquiry {
+    agents: watch::Receiver<Arc<AgentTable>>,
+    desired: Desired,
+    /// Whether what is found out about objects is collected for a writer of their status.
+    collect_news: bool,
+}
+
+fn check_ports(range: &RangeInclusive<u16>) -> Result<(), Error> {
+    let (start, end) = (*range.start(), *range.end());
+    if start > end {
+        return Err(Error::EmptyTargetPorts { start, end });
+    }
+    Ok(())
+}
+
+fn spawn(provider: Provider, denies: ValidDenies, inquiry: Inquiry, source: impl Source) -> Handle {
     let status = Arc::new(SharedStatus::default());
-    let index = Index::new(leases, denies, Arc::clone(&status));
+    let index = Index::new(provider, denies, Arc::clone(&status));
     status.set_missing(index.missing());
-    if config.collect_news {
+    if inquiry.collect_news {
         status.lock().news.begin();
     }
+    let desired = inquiry.desired.clone();
     let publisher = Publisher::new();
     let subscriber = publisher.subscriber();
     let (streams, problems) = Box::new(source).start();
@@ -88,19 +143,21 @@ pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
     let runtime = runtime::Handle::current();
     let shared = Arc::clone(&status);
     let problems_too = problems.clone();
-    tracing::debug!(peer = %config.peer.name, "the controller starts");
     // Settling is computation and file writes: a thread of its own keeps both off the runtime.
     let task = tokio::task::spawn_blocking(move || {
         let inputs = inputs(streams);
-        runtime.block_on(run(index, &shared, publisher, inputs, problems, stopped));
+        runtime.block_on(run(
+            index, &shared, publisher, inputs, problems, inquiry, stopped,
+        ));
     });
-    Ok(Handle {
+    Handle {
         subscriber,
         status,
         problems: problems_too,
+        desired,
         stop,
         task,
-    })
+    }
 }
 
 impl Handle {
@@ -130,6 +187,11 @@ impl Handle {
         self.status.missing()
     }
 
+    /// What is to be written to the API server; nothing for a standalone peer.
+    pub fn desired(&self) -> Desired {
+        self.desired.clone()
+    }
+
     /// Stops, and waits until everything that was begun is written.
     pub async fn shutdown(self) {
         let Self {
@@ -138,6 +200,7 @@ impl Handle {
             subscriber: _,
             status: _,
             problems: _,
+            desired: _,
         } = self;
         drop(stop);
         if let Err(error) = task.await {
@@ -157,6 +220,7 @@ fn inputs(streams: Streams) -> impl Stream<Item = Input> + Unpin {
         endpoint_slices,
         pods,
         namespaces,
+        nodes,
     } = streams;
     stream::select_all([
         exports.map(Input::Export).boxed(),
@@ -170,6 +234,7 @@ fn inputs(streams: Streams) -> impl Stream<Item = Input> + Unpin {
         endpoint_slices.map(Input::EndpointSlice).boxed(),
         pods.map(|event| Input::Pod(Box::new(event))).boxed(),
         namespaces.map(Input::Namespace).boxed(),
+        nodes.map(|event| Input::Node(Box::new(event))).boxed(),
     ])
 }
 
@@ -179,8 +244,15 @@ async fn run(
     publisher: Publisher,
     inputs: impl Stream<Item = Input> + Unpin,
     mut problems: watch::Receiver<Arc<Vec<Problem>>>,
+    inquiry: Inquiry,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let Inquiry {
+        mut agents,
+        desired,
+    } = inquiry;
+    let mut agents_open = true;
+    let mut failures = desired.failures();
     let mut inputs = inputs.ready_chunks(BATCH);
     let mut inputs_open = true;
     let mut problems_open = true;
@@ -202,6 +274,12 @@ async fn run(
                 index.apply(Input::Problems(problems.borrow_and_update().clone()));
                 wake_at.get_or_insert_with(|| Instant::now() + RETRY);
             }
+            changed = agents.changed(), if agents_open => {
+                agents_open = changed.is_ok();
+                index.apply(Input::Agents(agents.borrow_and_update().clone()));
+            }
+            // The sending end is that of `desired`, which is held here.
+            _ = failures.changed() => index.apply(Input::Written(desired.take_failed())),
             batch = inputs.next(), if inputs_open => match batch {
                 Some(batch) => batch.into_iter().for_each(|input| index.apply(input)),
                 None => {
@@ -226,6 +304,12 @@ async fn run(
             publisher.publish(settled.changes);
             if settled.retry {
                 wake_at.get_or_insert_with(|| Instant::now() + RETRY);
+            }
+            if let Some(time) = settled.wake {
+                let pause = Duration::try_from(time.duration_since(Timestamp::now()));
+                // What is due was done just now, or cannot be done: it is tried again a bit later.
+                let wake = Instant::now() + pause.unwrap_or_default().max(RETRY);
+                wake_at = Some(wake_at.map_or(wake, |at| at.min(wake)));
             }
         }
     }

@@ -15,7 +15,7 @@ use std::{fmt, sync::Arc};
 use clusterlink_crds::{AccessPolicy, Export, Import, Peer, PrivilegedAccessPolicy};
 use futures::stream::BoxStream;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, Service},
+    core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::runtime::watcher::Event;
@@ -55,6 +55,8 @@ pub struct Streams {
     pub pods: EventStream<Pod>,
     /// Namespaces.
     pub namespaces: EventStream<Namespace>,
+    /// Nodes of the cluster; a source without any gives an empty, complete list.
+    pub nodes: EventStream<Node>,
 }
 
 /// One thing that is wrong with a manifest.

@@ -6,6 +6,7 @@
 pub(crate) mod backend;
 pub(crate) mod export;
 pub(crate) mod import;
+pub(crate) mod node;
 pub(crate) mod peer;
 pub(crate) mod policy;
 pub(crate) mod syntax;

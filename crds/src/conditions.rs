@@ -53,6 +53,18 @@ pub mod reasons {
 
     /// Import: no address is left in the configured ranges.
     pub const ADDRESSES_EXHAUSTED: &str = "AddressesExhausted";
+    /// Import: the Service is not made yet.
+    pub const SERVICE_PENDING: &str = "ServicePending";
+    /// Import: the Service could not be written.
+    pub const SERVICE_NOT_WRITTEN: &str = "ServiceNotWritten";
+    /// Import: the Service is going, and its name is free once no node steers its address.
+    pub const SERVICE_TERMINATING: &str = "ServiceTerminating";
+    /// Import: the Service that is to be adopted selects pods.
+    pub const SERVICE_HAS_SELECTOR: &str = "ServiceHasSelector";
+    /// Import: the Service has EndpointSlices of somebody else.
+    pub const SERVICE_HAS_FOREIGN_SLICES: &str = "ServiceHasForeignSlices";
+    /// Import: the Service that is to be adopted has no address.
+    pub const SERVICE_HEADLESS: &str = "ServiceHeadless";
     /// Import: a Service of the same name exists that is not ours.
     pub const SERVICE_NOT_OWNED: &str = "ServiceNotOwned";
     /// Import: the Service to merge with is missing.

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, error::Error, num::NonZeroU16, sync::Arc};
 
 use clusterlink_crds::conditions::{IMPORT_SERVICE_VALID, IMPORT_TARGET_PORT_VALID, reasons};
-use clusterlink_model::{Import, ObjectName, Resource, ResourceKey, lease::PortRefused};
+use clusterlink_model::{Import, ObjectName, Resource, ResourceKey};
 use jiff::Timestamp;
 
-use super::{Index, Settled};
+use super::{Index, Provider, Settled};
 use crate::{
+    cluster::ports,
+    leases::Leases,
     state_file::StateFileError,
     status::{Finding, ImportStatus, dated},
     translate::{backend, import},
@@ -18,6 +20,8 @@ struct Judged {
     object: Arc<clusterlink_crds::Import>,
     /// `None` if it is not handed out.
     import: Option<Import>,
+    /// The target port that is to be, where it is not handed out yet.
+    proposed_port: Option<NonZeroU16>,
     findings: Vec<Finding>,
 }
 
@@ -30,18 +34,27 @@ impl Index {
                 .collect();
             names.sort_by_cached_key(|name| self.turn(name));
             for name in names {
-                let result = self.judge_import(&name);
+                let result = self.judge_import(&name, now);
                 self.dirty
                     .exports
                     .extend(self.exports_by_host.get(&name).cloned());
                 judged.insert(name, result);
             }
             // What was freed may be what others wait for.
-            self.dirty.imports.extend(self.leases.take_woken());
+            let mut woken = match &mut self.provider {
+                Provider::Leases(leases) => leases.take_woken(),
+                Provider::Cluster(cluster) => cluster.take_woken(),
+            };
+            self.dirty.imports.append(&mut woken);
         }
-        if let Err(error) = self.leases.save() {
-            settled.retry = true;
-            self.withhold_unsaved(&mut judged, &error);
+        match &mut self.provider {
+            Provider::Leases(leases) => {
+                if let Err(error) = leases.save() {
+                    settled.retry = true;
+                    self.withhold_unsaved(&mut judged, &error);
+                }
+            }
+            Provider::Cluster(cluster) => settled.wake = cluster.finish(),
         }
         let mut board = self.status.lock();
         for (name, judged) in judged {
@@ -49,6 +62,7 @@ impl Index {
             let Some(Judged {
                 object,
                 import,
+                proposed_port,
                 findings,
             }) = judged
             else {
@@ -67,6 +81,7 @@ impl Index {
                 target_port: import
                     .as_ref()
                     .and_then(|import| import.target_port)
+                    .or(proposed_port)
                     .map(NonZeroU16::get),
                 sources: import::sources(&object),
                 conditions: dated(
@@ -91,35 +106,59 @@ impl Index {
             return (0, 0, name.clone());
         };
         let explicit = object.spec.target_port.is_some_and(|port| port != 0);
-        (if explicit { 1 } else { 2 }, age(object), name.clone())
+        (
+            if explicit { 1 } else { 2 },
+            import::age(object),
+            name.clone(),
+        )
     }
 
-    fn judge_import(&mut self, name: &ObjectName) -> Option<Judged> {
-        let Some(object) = self.imports.get(name) else {
-            if self.leases.is_from_before(name)
-                && self.may_be_unreadable("Import", &name.to_string())
-            {
+    fn judge_import(&mut self, name: &ObjectName, now: Timestamp) -> Option<Judged> {
+        let object = self.imports.get(name).cloned();
+        let unreadable = object.is_none() && self.may_be_unreadable("Import", &name.to_string());
+        let leases = match &mut self.provider {
+            Provider::Leases(leases) => leases,
+            Provider::Cluster(_) if unreadable => {
+                self.held_imports.insert(name.clone());
+                return None;
+            }
+            Provider::Cluster(_) => {
+                let outcome = self.reconcile_import(name, now)?;
+                let import = outcome.served.and_then(|served| {
+                    let object = object.as_ref()?;
+                    import::translate(name, object, served.addresses, served.target_port)
+                });
+                return Some(Judged {
+                    object: object?,
+                    import,
+                    proposed_port: outcome.target_port,
+                    findings: outcome.findings,
+                });
+            }
+        };
+        let Some(object) = object else {
+            if unreadable && leases.is_from_before(name) {
                 self.held_imports.insert(name.clone());
             } else {
-                self.leases.release(name);
+                leases.release(name);
             }
             return None;
         };
-        let object = Arc::clone(object);
-        self.leases.seen(name);
+        leases.seen(name);
         let foreign_service = self
             .services
             .get(name)
             .is_some_and(|service| !backend::is_ours(service));
         if let Some(finding) = import::unfit(name, &object, foreign_service) {
-            self.leases.release(name);
+            leases.release(name);
             return Some(Judged {
                 object,
                 import: None,
+                proposed_port: None,
                 findings: vec![finding],
             });
         }
-        let (addresses, leased) = self.leases.addresses(name);
+        let (addresses, leased) = leases.addresses(name);
         let service_finding = match leased {
             Ok(()) => Finding::valid(IMPORT_SERVICE_VALID, ""),
             Err(error) => Finding::invalid(
@@ -128,7 +167,7 @@ impl Index {
                 format!("Import {name}: {error}"),
             ),
         };
-        let (target_port, port_finding) = self.lease_target_port(name, &object);
+        let (target_port, port_finding) = lease_target_port(leases, name, &object);
         let import = if addresses.is_empty() {
             None
         } else {
@@ -137,40 +176,9 @@ impl Index {
         Some(Judged {
             object,
             import,
+            proposed_port: None,
             findings: vec![service_finding, port_finding],
         })
-    }
-
-    fn lease_target_port(
-        &mut self,
-        name: &ObjectName,
-        object: &clusterlink_crds::Import,
-    ) -> (Option<NonZeroU16>, Finding) {
-        let requested = object.spec.target_port.and_then(NonZeroU16::new);
-        match self.leases.target_port(name, age(object), requested) {
-            Ok(port) => {
-                let mut finding = Finding::valid(IMPORT_TARGET_PORT_VALID, "");
-                if requested.is_none() {
-                    finding.reason = reasons::TARGET_PORT_ALLOCATED;
-                }
-                (Some(port), finding)
-            }
-            Err(error) => {
-                let reason = match error {
-                    PortRefused::System { .. }
-                    | PortRefused::NodePort { .. }
-                    | PortRefused::Agent { .. } => reasons::TARGET_PORT_RESERVED,
-                    PortRefused::InUse { .. } => reasons::TARGET_PORT_IN_USE,
-                    PortRefused::Held { .. } => reasons::TARGET_PORT_CONFLICT,
-                    PortRefused::Exhausted { .. } => reasons::TARGET_PORTS_EXHAUSTED,
-                };
-                let message = format!("Import {name}: {error}");
-                (
-                    None,
-                    Finding::invalid(IMPORT_TARGET_PORT_VALID, reason, message),
-                )
-            }
-        }
     }
 
     /// A lease that is not stored could be another Import's after a restart: it may not be used.
@@ -186,7 +194,10 @@ impl Index {
             source = error.source();
         }
         tracing::error!(error = %cause, "cannot store leases");
-        let unsaved = self.leases.unsaved();
+        let Provider::Leases(leases) = &self.provider else {
+            return;
+        };
+        let unsaved = leases.unsaved();
         for name in unsaved.addresses.union(&unsaved.ports) {
             let Some(Some(judged)) = judged.get_mut(name) else {
                 continue;
@@ -212,11 +223,13 @@ impl Index {
     }
 }
 
-/// When an Import was made, as far as its manifest says: of two that want one port the older
-/// counts, else the one whose name comes first.
-fn age(object: &clusterlink_crds::Import) -> u64 {
-    let created = object.metadata.creation_timestamp.as_ref();
-    created
-        .and_then(|time| u64::try_from(time.0.as_second()).ok())
-        .unwrap_or_default()
+fn lease_target_port(
+    leases: &mut Leases,
+    name: &ObjectName,
+    object: &clusterlink_crds::Import,
+) -> (Option<NonZeroU16>, Finding) {
+    let requested = object.spec.target_port.and_then(NonZeroU16::new);
+    let leased = leases.target_port(name, import::age(object), requested);
+    let finding = ports::finding(name, requested, leased.as_ref().copied());
+    (leased.ok(), finding)
 }

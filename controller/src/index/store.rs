@@ -44,9 +44,13 @@ impl<K: Resource> Store<K> {
     }
 
     /// All names, in order.
-    #[cfg(test)]
     pub(crate) fn names(&self) -> impl Iterator<Item = &ObjectName> {
         self.objects.keys()
+    }
+
+    /// All objects, in the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ObjectName, &Arc<K>)> {
+        self.objects.iter()
     }
 
     /// Takes in one event and says what it changed.

@@ -47,7 +47,7 @@ impl Harness {
         let denies = ValidDenies::open(config.state_dir.join("policies.json")).unwrap();
         let publisher = Publisher::new();
         let subscription = publisher.subscriber().subscribe();
-        let index = Index::new(leases, denies, Arc::clone(&status));
+        let index = Index::new(Provider::Leases(leases), denies, Arc::clone(&status));
         Self {
             index,
             status,
@@ -68,6 +68,7 @@ impl Harness {
             Input::Service(Event::InitDone),
             Input::EndpointSlice(Event::InitDone),
             Input::Pod(Box::new(Event::InitDone)),
+            Input::Node(Box::new(Event::InitDone)),
         ] {
             assert!(!self.index.is_complete());
             self.index.apply(input);

@@ -32,6 +32,7 @@ impl Source for Fed {
             endpoint_slices: listed(),
             pods: listed(),
             namespaces: listed(),
+            nodes: listed(),
         };
         (streams, self.problems)
     }

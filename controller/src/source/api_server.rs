@@ -15,7 +15,7 @@ use std::{fmt::Debug, sync::Arc};
 use clusterlink_crds::{AccessPolicy, Export, Import, Peer, PolicyAction, PrivilegedAccessPolicy};
 use futures::{StreamExt as _, future};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, PodSpec, Service},
+    core::v1::{Namespace, Node, NodeSpec, NodeStatus, Pod, PodSpec, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use self::{lenient::Lenient, told::Told};
 use super::{EventStream, Problems, Source, Streams};
+use crate::cluster::fleet;
 
 /// Watches the kinds that the controller reads.
 #[derive(Clone)]
@@ -120,6 +121,7 @@ impl Source for ApiServer {
             endpoint_slices: self.core::<EndpointSlice>(&told, |_| {}),
             pods: self.core(&told, trim_pod),
             namespaces: self.core::<Namespace>(&told, |_| {}),
+            nodes: self.core(&told, trim_node),
         };
         (streams, receiver)
     }
@@ -133,10 +135,28 @@ fn trim_pod(pod: &mut Pod) {
         service_account_name: spec.service_account_name,
         ..PodSpec::default()
     });
+    let is_agent = fleet::is_labelled(pod);
     if let Some(status) = &mut pod.status {
         status.container_statuses = None;
         status.init_container_statuses = None;
         status.ephemeral_container_statuses = None;
-        status.conditions = None;
+        match &mut status.conditions {
+            Some(conditions) if is_agent => conditions.retain(|one| one.type_ == fleet::READY),
+            conditions => *conditions = None,
+        }
     }
+}
+
+/// Leaves addresses, ranges and labels: the rest changes with every heartbeat of a kubelet.
+fn trim_node(node: &mut Node) {
+    node.metadata.annotations = None;
+    node.spec = node.spec.take().map(|spec| NodeSpec {
+        pod_cidr: spec.pod_cidr,
+        pod_cidrs: spec.pod_cidrs,
+        ..NodeSpec::default()
+    });
+    node.status = node.status.take().map(|status| NodeStatus {
+        addresses: status.addresses,
+        ..NodeStatus::default()
+    });
 }

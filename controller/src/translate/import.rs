@@ -12,12 +12,8 @@ use clusterlink_model::{Import, LbScheme, ObjectName, PeerName, Source};
 use super::syntax;
 use crate::status::{Finding, SourceStatus};
 
-/// Why an Import cannot be given an address; `None` if it can.
-pub(crate) fn unfit(
-    name: &ObjectName,
-    import: &clusterlink_crds::Import,
-    foreign_service: bool,
-) -> Option<Finding> {
+/// Why an Import can be served nowhere; `None` if it can.
+pub(crate) fn invalid(name: &ObjectName, import: &clusterlink_crds::Import) -> Option<Finding> {
     let (reason, message) = if !syntax::is_service_name(&name.name) {
         (
             reasons::NAME_INVALID,
@@ -31,7 +27,22 @@ pub(crate) fn unfit(
             reasons::PORT_NOT_FOUND,
             "spec.port is 0: use 1 to 65535".to_owned(),
         )
-    } else if import.merges() {
+    } else {
+        return None;
+    };
+    Some(finding(name, reason, &message))
+}
+
+/// Why an Import of a standalone peer cannot be given an address; `None` if it can.
+pub(crate) fn unfit(
+    name: &ObjectName,
+    import: &clusterlink_crds::Import,
+    foreign_service: bool,
+) -> Option<Finding> {
+    if let Some(finding) = invalid(name, import) {
+        return Some(finding);
+    }
+    let (reason, message) = if import.merges() {
         (
             reasons::MERGE_UNSUPPORTED,
             format!(
@@ -49,11 +60,24 @@ pub(crate) fn unfit(
     } else {
         return None;
     };
-    Some(Finding::invalid(
-        IMPORT_SERVICE_VALID,
-        reason,
-        format!("Import {name}: {message}"),
-    ))
+    Some(finding(name, reason, &message))
+}
+
+/// When an Import was made, as far as its manifest says: of two that want one port the older
+/// counts, else the one whose name comes first.
+pub(crate) fn age(object: &clusterlink_crds::Import) -> u64 {
+    let created = object.metadata.creation_timestamp.as_ref();
+    created
+        .and_then(|time| u64::try_from(time.0.as_second()).ok())
+        .unwrap_or_default()
+}
+
+/// The sources that are well-formed, in the order of the manifest.
+pub(crate) fn valid_sources(import: &clusterlink_crds::Import) -> Vec<Source> {
+    let sources = import.spec.sources.iter();
+    sources
+        .filter_map(|source| self::source(source).ok())
+        .collect()
 }
 
 /// The import with its leases; `None` only if the port is 0.
@@ -69,12 +93,7 @@ pub(crate) fn translate(
         addresses,
         port: NonZeroU16::new(import.spec.port)?,
         target_port,
-        sources: import
-            .spec
-            .sources
-            .iter()
-            .filter_map(|source| self::source(source).ok())
-            .collect(),
+        sources: valid_sources(import),
         scheme: scheme(import.spec.lb_scheme),
     })
 }
@@ -127,6 +146,11 @@ fn source(source: &ImportSource) -> Result<Source, String> {
         source.export_name.as_str(),
     );
     Ok(Source { peer, export })
+}
+
+fn finding(name: &ObjectName, reason: &'static str, message: &str) -> Finding {
+    let message = format!("Import {name}: {message}");
+    Finding::invalid(IMPORT_SERVICE_VALID, reason, message)
 }
 
 #[cfg(test)]

@@ -201,6 +201,29 @@ impl PortLeases {
         Ok(port)
     }
 
+    /// Gives an import a port that is written down as its own, whoever was thought to have it: what
+    /// is written down counts for more than what was only granted. `promoted` gets the import that
+    /// waited for the port that this one had. Returns the import that loses the port, which has to
+    /// claim again, or why nobody may have it.
+    pub fn seize(
+        &mut self,
+        lease: PortLease,
+        promoted: &mut Vec<PortLease>,
+    ) -> Result<Option<ObjectName>, PortRefused> {
+        self.rules.check(lease.port.get())?;
+        self.waiting.remove(&lease.import);
+        if self.port(&lease.import) == Some(lease.port) {
+            return Ok(None);
+        }
+        promoted.extend(self.release(&lease.import));
+        let loser = self.holders.remove(&lease.port);
+        if let Some(loser) = &loser {
+            self.held.remove(loser);
+        }
+        self.grant(lease);
+        Ok(loser)
+    }
+
     /// Frees the port of an import that is gone, and says which import that waited for it holds it
     /// now: a port that was leased a moment ago has no other listener.
     pub fn release(&mut self, import: &ObjectName) -> Option<PortLease> {

@@ -65,6 +65,8 @@ pub(super) fn channels() -> (Outlet, Streams) {
         endpoint_slices: read_endpoint_slices,
         pods: read_pods,
         namespaces: read_namespaces,
+        // A standalone peer is one host, which no manifest describes.
+        nodes: stream::iter([Event::Init, Event::InitDone]).boxed(),
     };
     (outlet, streams)
 }

@@ -1,0 +1,74 @@
+//! Imports as Kubernetes objects: which Services and EndpointSlices there should be, which target
+//! port an Import holds, and when an address may be given up.
+//!
+//! ```text
+//! Import, Service, slices ─▶ ownership ─▶ service ──┐
+//! agents (Pods, Nodes) ────▶ placement ─▶ slices ───┼─▶ Desired ─▶ Writer (lease holder) ─▶ API server
+//! status.targetPort ───────▶ ports        merge ────┘                                          │
+//!        ▲──────────────────────────── watches ◀────────────────────────────────────────────────┘
+//! ```
+//! Everything but the writer is computation on objects, done alike by every replica: what counts
+//! is what has come back by the watches.
+
+use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf};
+
+use clusterlink_model::{LocalPeer, lease::PortRules};
+
+use crate::config::Config;
+
+pub(crate) mod desired;
+pub(crate) mod fleet;
+mod merge;
+pub(crate) mod ownership;
+mod placement;
+pub(crate) mod ports;
+mod reconcile;
+mod release;
+mod service;
+mod slices;
+#[cfg(feature = "api-server")]
+mod writer;
+
+pub use desired::{Desired, Kind, Write, WriteKey};
+pub(crate) use reconcile::{Cluster, Observed, Outcome};
+#[cfg(feature = "api-server")]
+pub use writer::{Verb, WriteCounts, Writer};
+
+/// The settings of the controller of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The peer that the cluster is.
+    pub peer: LocalPeer,
+    /// The namespace of the controller and the agents.
+    pub system_namespace: String,
+    /// Where the last valid denies are kept.
+    pub state_dir: PathBuf,
+    /// Where target ports are allocated from.
+    pub target_ports: RangeInclusive<u16>,
+    /// Ports that no Import may have, since Kubernetes gives them to NodePort Services.
+    pub node_ports: RangeInclusive<u16>,
+    /// Ports that no Import may have, since the agents listen on them.
+    pub agent_ports: BTreeSet<u16>,
+}
+
+impl ClusterConfig {
+    /// The default settings for a peer.
+    pub fn new(peer: LocalPeer, system_namespace: impl Into<String>, state_dir: PathBuf) -> Self {
+        Self {
+            peer,
+            system_namespace: system_namespace.into(),
+            state_dir,
+            target_ports: Config::TARGET_PORTS,
+            node_ports: Config::NODE_PORTS,
+            agent_ports: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn port_rules(&self) -> PortRules {
+        PortRules {
+            allocation: self.target_ports.clone(),
+            node_ports: self.node_ports.clone(),
+            agent_ports: self.agent_ports.clone(),
+        }
+    }
+}

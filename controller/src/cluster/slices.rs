@@ -1,0 +1,364 @@
+//! The EndpointSlices of an Import: one set for each address family, with agents as endpoints.
+
+use std::{collections::BTreeMap, num::NonZeroU16};
+
+use clusterlink_crds::labels;
+use clusterlink_model::ObjectName;
+use k8s_openapi::{
+    api::{
+        core::v1::Service,
+        discovery::v1::{
+            Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode,
+            ForZone,
+        },
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde_json::{Map, Value, json};
+
+use super::{fleet::Agent, ownership, service::based_on};
+
+/// How many endpoints a slice holds, as in the slices of Kubernetes' own controller.
+const LARGEST: usize = 100;
+
+/// What the slices of an Import are made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) import: &'a ObjectName,
+    pub(crate) uid: &'a str,
+    /// The families of the Service: whether each is IPv4.
+    pub(crate) families: Vec<bool>,
+    /// The name of the Service's port, which links it with the port of a slice.
+    pub(crate) port_name: &'a str,
+    pub(crate) target_port: NonZeroU16,
+    /// The agents, and whether each may be given connections.
+    pub(crate) endpoints: Vec<(&'a Agent, bool)>,
+}
+
+impl Wanted<'_> {
+    /// The slices by name. Each family has at least one, which may be empty.
+    pub(crate) fn slices(&self) -> Vec<EndpointSlice> {
+        let mut slices = Vec::new();
+        for ipv4 in &self.families {
+            let mut endpoints = self.endpoints(*ipv4);
+            let mut number = 0;
+            loop {
+                let rest = endpoints.split_off(endpoints.len().min(LARGEST));
+                slices.push(self.slice(*ipv4, number, endpoints));
+                if rest.is_empty() {
+                    break;
+                }
+                endpoints = rest;
+                number += 1;
+            }
+        }
+        slices
+    }
+
+    fn slice(&self, ipv4: bool, number: usize, endpoints: Vec<Endpoint>) -> EndpointSlice {
+        let family = if ipv4 { "ipv4" } else { "ipv6" };
+        let mut name = format!("{}-clusterlink-{family}", self.import.name);
+        if number > 0 {
+            name = format!("{name}-{number}");
+        }
+        let own = [
+            (labels::SERVICE_NAME, self.import.name.to_string()),
+            (
+                labels::ENDPOINT_SLICE_MANAGED_BY,
+                labels::MANAGER.to_owned(),
+            ),
+        ];
+        let all = own.into_iter().chain(ownership::import_labels(self.import));
+        EndpointSlice {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(self.import.namespace.to_string()),
+                labels: Some(all.map(|(key, value)| (key.to_owned(), value)).collect()),
+                owner_references: Some(vec![ownership::reference(self.import, self.uid, true)]),
+                ..ObjectMeta::default()
+            },
+            address_type: if ipv4 { "IPv4" } else { "IPv6" }.to_owned(),
+            endpoints: Some(endpoints),
+            ports: Some(vec![EndpointPort {
+                name: Some(self.port_name.to_owned()),
+                port: Some(self.target_port.get().into()),
+                protocol: Some("TCP".to_owned()),
+                app_protocol: None,
+            }]),
+        }
+    }
+
+    fn endpoints(&self, ipv4: bool) -> Vec<Endpoint> {
+        let endpoint = |(agent, ready): &(&Agent, bool)| {
+            let zone = agent.zone.as_deref().map(str::to_owned);
+            let for_zones = zone.clone().map(|name| vec![ForZone { name }]);
+            Some(Endpoint {
+                addresses: vec![agent.address(ipv4)?.to_string()],
+                conditions: Some(EndpointConditions {
+                    ready: Some(*ready && agent.serves()),
+                    serving: Some(*ready && agent.ready),
+                    terminating: Some(agent.terminating),
+                }),
+                node_name: Some(agent.node.to_string()),
+                hints: Some(EndpointHints {
+                    for_nodes: Some(vec![ForNode {
+                        name: agent.node.to_string(),
+                    }]),
+                    for_zones,
+                }),
+                zone,
+                ..Endpoint::default()
+            })
+        };
+        self.endpoints.iter().filter_map(endpoint).collect()
+    }
+}
+
+/// What has to change of a slice; `None` if nothing has to.
+pub(crate) fn correct(observed: &EndpointSlice, wanted: &EndpointSlice) -> Option<Value> {
+    let mut metadata = Map::new();
+    let present = observed.metadata.labels.as_ref();
+    let missing: BTreeMap<_, _> = wanted
+        .metadata
+        .labels
+        .iter()
+        .flatten()
+        .filter(|(key, value)| present.and_then(|all| all.get(*key)) != Some(value))
+        .collect();
+    if !missing.is_empty() {
+        metadata.insert("labels".to_owned(), json!(missing));
+    }
+    if observed.metadata.owner_references != wanted.metadata.owner_references {
+        let owners = json!(wanted.metadata.owner_references);
+        metadata.insert("ownerReferences".to_owned(), owners);
+    }
+    let ports = (observed.ports != wanted.ports).then(|| json!(wanted.ports));
+    let endpoints = (!same_endpoints(observed, wanted)).then(|| json!(wanted.endpoints));
+    if metadata.is_empty() && ports.is_none() && endpoints.is_none() {
+        return None;
+    }
+    let mut patch = based_on(&observed.metadata, metadata);
+    if let Some(ports) = ports {
+        patch["ports"] = ports;
+    }
+    if let Some(endpoints) = endpoints {
+        patch["endpoints"] = endpoints;
+    }
+    Some(patch)
+}
+
+/// The families of a Service: whether each is IPv4.
+pub(crate) fn families(service: &Service) -> Vec<bool> {
+    let spec = service.spec.as_ref();
+    let named = spec
+        .and_then(|spec| spec.ip_families.as_deref())
+        .unwrap_or_default();
+    if named.is_empty() {
+        let addresses = super::service::addresses(service);
+        return addresses.iter().map(std::net::IpAddr::is_ipv4).collect();
+    }
+    named.iter().map(|family| family == "IPv4").collect()
+}
+
+/// An API server that is older than `hints.forNodes` drops it, which is no reason to write again.
+fn same_endpoints(observed: &EndpointSlice, wanted: &EndpointSlice) -> bool {
+    let observed = observed.endpoints.as_deref().unwrap_or_default();
+    let wanted = wanted.endpoints.as_deref().unwrap_or_default();
+    let nodes_known = observed
+        .iter()
+        .any(|endpoint| for_nodes(endpoint).is_some());
+    if nodes_known {
+        return observed == wanted;
+    }
+    let without_nodes = |endpoint: &Endpoint| {
+        let mut endpoint = endpoint.clone();
+        let zones = endpoint.hints.take().and_then(|hints| hints.for_zones);
+        endpoint.hints = zones.map(|for_zones| EndpointHints {
+            for_zones: Some(for_zones),
+            for_nodes: None,
+        });
+        endpoint
+    };
+    observed.len() == wanted.len()
+        && observed
+            .iter()
+            .zip(wanted)
+            .all(|(one, other)| without_nodes(one) == without_nodes(other))
+}
+
+fn for_nodes(endpoint: &Endpoint) -> Option<&Vec<ForNode>> {
+    endpoint.hints.as_ref()?.for_nodes.as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fleet::tests::an_agent;
+
+    fn wanted<'a>(import: &'a ObjectName, agents: &'a [Agent]) -> Wanted<'a> {
+        Wanted {
+            import,
+            uid: "u1",
+            families: vec![true, false],
+            port_name: "web",
+            target_port: NonZeroU16::new(9000).unwrap(),
+            endpoints: agents.iter().map(|agent| (agent, true)).collect(),
+        }
+    }
+
+    #[test]
+    fn a_slice_of_each_family_says_all_of_its_agents() {
+        let import = ObjectName::new("ns", "web");
+        let mut agents = vec![
+            an_agent(1, Some("z1"), true),
+            an_agent(2, None, true),
+            an_agent(3, None, false),
+        ];
+        agents[1].terminating = true;
+        agents[2].addresses.truncate(1);
+        let slices = wanted(&import, &agents).slices();
+        let value = serde_json::to_value(&slices).unwrap();
+        let names: Vec<_> = slices
+            .iter()
+            .map(|s| s.metadata.name.as_deref().unwrap())
+            .collect();
+        assert_eq!(names, ["web-clusterlink-ipv4", "web-clusterlink-ipv6"]);
+        assert_eq!(value[0]["addressType"], "IPv4");
+        assert_eq!(
+            value[0]["ports"],
+            json!([{"name": "web", "port": 9000, "protocol": "TCP"}])
+        );
+        assert_eq!(
+            value[0]["metadata"]["labels"],
+            json!({
+                "app.kubernetes.io/managed-by": "clusterlink.net",
+                "clusterlink.net/import-name": "web",
+                "clusterlink.net/import-namespace": "ns",
+                "endpointslice.kubernetes.io/managed-by": "clusterlink.net",
+                "kubernetes.io/service-name": "web",
+            })
+        );
+        assert_eq!(
+            value[0]["endpoints"],
+            json!([
+                {
+                    "addresses": ["192.0.0.1"], "nodeName": "n0001", "zone": "z1",
+                    "conditions": {"ready": true, "serving": true, "terminating": false},
+                    "hints": {"forNodes": [{"name": "n0001"}], "forZones": [{"name": "z1"}]},
+                },
+                {
+                    "addresses": ["192.0.0.2"], "nodeName": "n0002",
+                    "conditions": {"ready": false, "serving": true, "terminating": true},
+                    "hints": {"forNodes": [{"name": "n0002"}]},
+                },
+                {
+                    "addresses": ["192.0.0.3"], "nodeName": "n0003",
+                    "conditions": {"ready": false, "serving": false, "terminating": false},
+                    "hints": {"forNodes": [{"name": "n0003"}]},
+                },
+            ])
+        );
+        // The third agent has no IPv6 address.
+        assert_eq!(value[1]["endpoints"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_slice_holds_a_hundred_endpoints_and_an_empty_one_stays() {
+        let import = ObjectName::new("ns", "web");
+        for (count, sizes) in [
+            (0, vec![0]),
+            (1, vec![1]),
+            (100, vec![100]),
+            (101, vec![100, 1]),
+            (250, vec![100, 100, 50]),
+        ] {
+            let agents: Vec<_> = (0..count).map(|n| an_agent(n, None, true)).collect();
+            let slices = Wanted {
+                families: vec![true],
+                ..wanted(&import, &agents)
+            }
+            .slices();
+            let found: Vec<_> = slices
+                .iter()
+                .map(|s| s.endpoints.as_ref().unwrap().len())
+                .collect();
+            assert_eq!(found, sizes);
+            let names: std::collections::BTreeSet<_> =
+                slices.iter().map(|s| &s.metadata.name).collect();
+            assert_eq!(names.len(), sizes.len());
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_corrected() {
+        let import = ObjectName::new("ns", "web");
+        let agents = [an_agent(1, Some("z1"), true)];
+        let right = wanted(&import, &agents).slices().remove(0);
+        type Change = fn(&mut EndpointSlice);
+        let cases: [(&str, Change, &[&str]); 7] = [
+            ("nothing", |_| {}, &[]),
+            (
+                "a label more",
+                |s| {
+                    drop(
+                        s.metadata
+                            .labels
+                            .as_mut()
+                            .unwrap()
+                            .insert("a".into(), "b".into()),
+                    )
+                },
+                &[],
+            ),
+            (
+                "no forNodes, as from an old server",
+                |s| {
+                    s.endpoints.as_mut().unwrap()[0]
+                        .hints
+                        .as_mut()
+                        .unwrap()
+                        .for_nodes = None
+                },
+                &[],
+            ),
+            (
+                "a label less",
+                |s| {
+                    drop(
+                        s.metadata
+                            .labels
+                            .as_mut()
+                            .unwrap()
+                            .remove(labels::SERVICE_NAME),
+                    )
+                },
+                &["metadata"],
+            ),
+            (
+                "another port",
+                |s| s.ports.as_mut().unwrap()[0].port = Some(1),
+                &["metadata", "ports"],
+            ),
+            (
+                "an endpoint less",
+                |s| s.endpoints = None,
+                &["endpoints", "metadata"],
+            ),
+            (
+                "not ready",
+                |s| s.endpoints.as_mut().unwrap()[0].conditions = None,
+                &["endpoints", "metadata"],
+            ),
+        ];
+        for (what, change, parts) in cases {
+            let mut observed = right.clone();
+            change(&mut observed);
+            let patch = correct(&observed, &right);
+            let found: Vec<String> = patch
+                .iter()
+                .flat_map(|p| p.as_object().unwrap().keys().cloned())
+                .collect();
+            assert_eq!(found, parts, "{what}");
+        }
+    }
+}
