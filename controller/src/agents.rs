@@ -42,8 +42,13 @@ impl Agents {
         self.table.subscribe()
     }
 
-    /// Notes what the agent of a node says; none is for an agent that left.
-    pub fn set(&self, node: &Arc<str>, agent: Option<AgentStatus>) {
+    /// Notes what the agent of a node says; none is for an agent that left. Of addresses that are
+    /// not asked about (any more), nothing is kept: they may be in use again.
+    pub fn set(&self, node: &Arc<str>, mut agent: Option<AgentStatus>) {
+        if let Some(agent) = &mut agent {
+            let released = self.released.borrow();
+            agent.let_go.retain(|address| released.contains(address));
+        }
         self.table.send_if_modified(|table| {
             if table.get(node) == agent.as_ref() {
                 return false;
@@ -62,14 +67,24 @@ impl Agents {
         self.released.subscribe()
     }
 
-    /// Replaces the addresses that agents are asked about.
+    /// Replaces the addresses that agents are asked about, and forgets the answers about others: an
+    /// address may be used and released again, and then has to be let go anew.
     pub fn ask(&self, released: BTreeSet<IpAddr>) {
+        let released = Arc::new(released);
         self.released.send_if_modified(|before| {
-            let changed = **before != released;
-            if changed {
-                *before = Arc::new(released);
-            }
+            let changed = *before != released;
+            *before = Arc::clone(&released);
             changed
+        });
+        self.table.send_if_modified(|table| {
+            let answered = |agent: &AgentStatus| !agent.let_go.is_subset(&released);
+            if !table.values().any(answered) {
+                return false;
+            }
+            for agent in Arc::make_mut(table).values_mut() {
+                agent.let_go.retain(|address| released.contains(address));
+            }
+            true
         });
     }
 }
@@ -95,5 +110,29 @@ mod tests {
         assert!(!table.has_changed().unwrap());
         agents.set(&node, None);
         assert!(table.borrow_and_update().is_empty());
+    }
+
+    #[test]
+    fn an_answer_counts_only_while_its_address_is_asked_about() {
+        let agents = Agents::default();
+        let node: Arc<str> = "n1".into();
+        let address: IpAddr = "10.96.0.7".parse().unwrap();
+        let says = |agents: &Agents| {
+            let agent = AgentStatus {
+                pod: ObjectName::new("clusterlink-system", "agent-1"),
+                report: Arc::default(),
+                let_go: [address].into(),
+            };
+            agents.set(&node, Some(agent));
+        };
+        let let_go = |agents: &Agents| agents.table().borrow()[&node].let_go.len();
+        says(&agents);
+        assert_eq!(let_go(&agents), 0, "nobody has asked");
+        agents.ask([address].into());
+        says(&agents);
+        assert_eq!(let_go(&agents), 1);
+        agents.ask(BTreeSet::new());
+        agents.ask([address].into());
+        assert_eq!(let_go(&agents), 0, "it was used again meanwhile");
     }
 }

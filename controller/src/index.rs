@@ -108,7 +108,7 @@ pub(crate) struct Index {
 #[derive(Debug)]
 pub(crate) enum Provider {
     /// A standalone peer, from ranges of its own.
-    Leases(Leases),
+    Leases(Box<Leases>),
     /// A cluster, by Services.
     Cluster(Box<Cluster>),
 }

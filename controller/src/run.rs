@@ -81,7 +81,12 @@ pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
         desired: Desired::default(),
         collect_news: config.collect_news,
     };
-    Ok(spawn(Provider::Leases(leases), denies, inquiry, source))
+    Ok(spawn(
+        Provider::Leases(Box::new(leases)),
+        denies,
+        inquiry,
+        source,
+    ))
 }
 
 /// Starts the controller of a cluster on the current tokio runtime: addresses and target ports of

@@ -47,7 +47,11 @@ impl Harness {
         let denies = ValidDenies::open(config.state_dir.join("policies.json")).unwrap();
         let publisher = Publisher::new();
         let subscription = publisher.subscriber().subscribe();
-        let index = Index::new(Provider::Leases(leases), denies, Arc::clone(&status));
+        let index = Index::new(
+            Provider::Leases(Box::new(leases)),
+            denies,
+            Arc::clone(&status),
+        );
         Self {
             index,
             status,
