@@ -14,6 +14,8 @@ use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf};
 
 use clusterlink_model::{LocalPeer, lease::PortRules};
 
+use ipnet::IpNet;
+
 use crate::config::Config;
 
 pub(crate) mod desired;
@@ -31,6 +33,7 @@ mod writer;
 
 pub use desired::{Desired, Kind, Write, WriteKey};
 pub(crate) use reconcile::{Cluster, Observed, Outcome};
+pub(crate) use service::addresses as service_addresses;
 #[cfg(feature = "api-server")]
 pub use writer::{Verb, WriteCounts, Writer};
 
@@ -49,6 +52,8 @@ pub struct ClusterConfig {
     pub node_ports: RangeInclusive<u16>,
     /// Ports that no Import may have, since the agents listen on them.
     pub agent_ports: BTreeSet<u16>,
+    /// Addresses that Exports may be delivered to although they are nobody's of their namespace.
+    pub allowed_backends: Vec<IpNet>,
 }
 
 impl ClusterConfig {
@@ -61,6 +66,7 @@ impl ClusterConfig {
             target_ports: Config::TARGET_PORTS,
             node_ports: Config::NODE_PORTS,
             agent_ports: BTreeSet::new(),
+            allowed_backends: Vec::new(),
         }
     }
 

@@ -34,6 +34,7 @@ mod cluster;
 mod exports;
 mod imports;
 mod links;
+mod neighbours;
 mod nodes;
 mod peers;
 mod policies;
@@ -88,6 +89,8 @@ pub(crate) struct Index {
     exports_by_host: Links<ObjectName>,
     /// Which slices belong to a Service, those left out that were made for an Import.
     slices_by_service: Links<ObjectName>,
+    /// Who has which address, in a cluster.
+    neighbours: neighbours::Neighbours,
     /// Which slices were made for an Import.
     slices_by_import: Links<ObjectName>,
     /// Which Peer objects, of any namespace, describe a peer (by name in lower case).
@@ -125,6 +128,8 @@ struct Dirty {
     nodes: BTreeSet<ObjectName>,
     /// The agents of the cluster.
     fleet: bool,
+    /// Addresses of nodes or the API server.
+    neighbours: bool,
 }
 
 /// What a call of [`Index::settle`] leads to.
@@ -163,6 +168,7 @@ impl Index {
             problems: Arc::default(),
             exports_by_host: Links::default(),
             slices_by_service: Links::default(),
+            neighbours: neighbours::Neighbours::default(),
             slices_by_import: Links::default(),
             peers_by_name: Links::default(),
             dirty,
@@ -252,6 +258,7 @@ impl Index {
             }
             Input::Service(event) => {
                 for changed in self.services.apply(event) {
+                    self.dirty.neighbours |= Self::is_api_server(&changed.name);
                     self.dirty
                         .exports
                         .extend(self.exports_by_host.get(&changed.name).cloned());
@@ -270,12 +277,14 @@ impl Index {
             Input::Pod(event) => {
                 for changed in self.pods.apply(*event) {
                     self.dirty.fleet |= self.concerns_fleet(&changed);
+                    self.pod_moved(&changed);
                     self.dirty.workloads.insert(changed.name);
                 }
             }
             Input::Node(event) => {
                 for changed in self.nodes.apply(*event) {
                     self.dirty.fleet = true;
+                    self.dirty.neighbours = true;
                     self.dirty.nodes.insert(changed.name);
                 }
             }
@@ -307,6 +316,7 @@ impl Index {
     pub(crate) fn settle(&mut self, now: Timestamp) -> Settled {
         let mut settled = Settled::default();
         self.settle_fleet();
+        self.settle_neighbours();
         self.settle_policies(now, &mut settled);
         self.settle_imports(now, &mut settled);
         self.settle_exports(now, &mut settled);
@@ -341,6 +351,7 @@ impl Index {
             let old = changed.old.as_ref().and_then(service);
             let new = changed.new.as_ref().and_then(service);
             for service in old.iter().chain(&new) {
+                self.dirty.neighbours |= Self::is_api_server(service);
                 self.dirty
                     .exports
                     .extend(self.exports_by_host.get(service).cloned());

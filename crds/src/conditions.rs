@@ -35,6 +35,8 @@ pub mod reasons {
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     /// Export: the host is not the name of an object of the same namespace.
     pub const HOST_INVALID: &str = "HostInvalid";
+    /// Export: connections may not be delivered to any of the Service's endpoints.
+    pub const ENDPOINTS_REFUSED: &str = "EndpointsRefused";
     /// Export: the host is an Import that cannot be used itself.
     pub const IMPORT_INVALID: &str = "ImportInvalid";
 

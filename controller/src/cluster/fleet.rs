@@ -189,11 +189,8 @@ pub(crate) mod tests {
                 .map(|agent| (agent.ready, agent.terminating));
             assert_eq!(found, wanted, "{what}");
             for agent in fleet.values() {
-                let addresses: Vec<String> = agent
-                    .addresses
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect();
+                let addresses: Vec<String> =
+                    agent.addresses.iter().map(ToString::to_string).collect();
                 assert_eq!(addresses, ["192.0.2.1", "fd00::1"], "{what}");
                 assert_eq!(agent.zone.as_deref(), Some("z1"), "{what}");
             }

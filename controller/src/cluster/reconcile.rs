@@ -18,6 +18,7 @@ use clusterlink_crds::{
     conditions::{IMPORT_SERVICE_VALID, reasons},
 };
 use clusterlink_model::ObjectName;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
@@ -39,6 +40,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Cluster {
     system_namespace: String,
+    allowed_backends: Vec<IpNet>,
     desired: Desired,
     agents: Agents,
     table: Arc<AgentTable>,
@@ -98,6 +100,7 @@ impl Cluster {
     pub(crate) fn new(config: &ClusterConfig, agents: Agents) -> Self {
         Self {
             system_namespace: config.system_namespace.clone(),
+            allowed_backends: config.allowed_backends.clone(),
             desired: Desired::default(),
             agents,
             table: Arc::default(),
@@ -113,6 +116,10 @@ impl Cluster {
 
     pub(crate) fn system_namespace(&self) -> &str {
         &self.system_namespace
+    }
+
+    pub(crate) fn allowed_backends(&self) -> &[IpNet] {
+        &self.allowed_backends
     }
 
     pub(crate) fn desired(&self) -> &Desired {

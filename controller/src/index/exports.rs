@@ -1,5 +1,7 @@
 //! Exports that are to be translated again.
 
+use std::sync::Arc;
+
 use clusterlink_model::{ObjectName, Resource, ResourceKey};
 use jiff::Timestamp;
 
@@ -16,16 +18,20 @@ use crate::{
 impl Index {
     pub(super) fn settle_exports(&mut self, now: Timestamp, settled: &mut Settled) {
         let names = std::mem::take(&mut self.dirty.exports);
-        let mut board = self.status.lock();
+        let status = Arc::clone(&self.status);
+        let mut board = status.lock();
         for name in names {
             let key = ResourceKey::Export(name.clone());
-            let Some(object) = self.exports.get(&name) else {
+            let Some(object) = self.exports.get(&name).cloned() else {
+                self.withdraw(&name);
                 settled.changes.push((key, None));
                 board.export(name, None);
                 continue;
             };
-            let host = export::host(&name, object);
-            let (export, finding) = export::translate(&name, object, self.host(&host));
+            let host = export::host(&name, &object);
+            let (mut export, mut finding) = export::translate(&name, &object, self.host(&host));
+            let service = self.services.get(&host).cloned();
+            self.permit(&name, service.as_deref(), &mut export, &mut finding);
             let before = board.exports.get(&name);
             let conditions = dated(
                 vec![finding],

@@ -27,6 +27,19 @@ impl<K: Eq + Hash> Links<K> {
         self.by_key.get(key).into_iter().flatten()
     }
 
+    /// Moves `object` from its old keys to its new ones.
+    pub(crate) fn relink_all(&mut self, object: &ObjectName, old: &BTreeSet<K>, new: &BTreeSet<K>)
+    where
+        K: Ord + Clone,
+    {
+        for key in old.difference(new) {
+            self.relink(object, Some(key.clone()), None);
+        }
+        for key in new.difference(old) {
+            self.relink(object, None, Some(key.clone()));
+        }
+    }
+
     /// Moves `object` from its old key to its new one.
     pub(crate) fn relink(&mut self, object: &ObjectName, old: Option<K>, new: Option<K>) {
         if let Some(old) = old

@@ -15,6 +15,7 @@ use crate::{
     status::{Condition, ConditionStatus, ControllerStatus},
 };
 
+mod cluster;
 mod conditions;
 mod persistence;
 mod random;
@@ -42,16 +43,16 @@ impl Harness {
 
     /// A controller that has not heard anything yet.
     fn starting(config: &Config) -> Self {
-        let status = Arc::new(SharedStatus::default());
         let leases = Leases::open(config).unwrap();
-        let denies = ValidDenies::open(config.state_dir.join("policies.json")).unwrap();
+        Self::provided(Provider::Leases(Box::new(leases)), &config.state_dir)
+    }
+
+    fn provided(provider: Provider, state_dir: &std::path::Path) -> Self {
+        let status = Arc::new(SharedStatus::default());
+        let denies = ValidDenies::open(state_dir.join("policies.json")).unwrap();
         let publisher = Publisher::new();
         let subscription = publisher.subscriber().subscribe();
-        let index = Index::new(
-            Provider::Leases(Box::new(leases)),
-            denies,
-            Arc::clone(&status),
-        );
+        let index = Index::new(provider, denies, Arc::clone(&status));
         Self {
             index,
             status,
@@ -143,6 +144,7 @@ fn applied(document: &Value) -> Input {
         "Service" => Input::Service(event(document)),
         "EndpointSlice" => Input::EndpointSlice(event(document)),
         "Pod" => Input::Pod(Box::new(event(document))),
+        "Node" => Input::Node(Box::new(event(document))),
         kind => panic!("no input for {kind}"),
     }
 }
@@ -163,6 +165,7 @@ fn deleted(document: &Value) -> Input {
         Input::Service(event) => Input::Service(turned(event)),
         Input::EndpointSlice(event) => Input::EndpointSlice(turned(event)),
         Input::Pod(event) => Input::Pod(Box::new(turned(*event))),
+        Input::Node(event) => Input::Node(Box::new(turned(*event))),
         other => other,
     }
 }
@@ -170,7 +173,7 @@ fn deleted(document: &Value) -> Input {
 /// A document of any kind: `at` is `namespace/name`.
 fn document(kind: &str, at: &str, body: Value) -> Value {
     let api_version = match kind {
-        "Service" | "Pod" => "v1",
+        "Service" | "Pod" | "Node" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
         _ => "clusterlink.net/v1alpha1",
     };

@@ -14,6 +14,8 @@ use k8s_openapi::{
 
 use super::syntax;
 
+pub(crate) mod permitted;
+
 /// What a Service port is delivered to, and what its user should know of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Resolved {
