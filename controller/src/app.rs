@@ -30,10 +30,11 @@ pub use self::identity::IdentityError;
 pub(crate) use self::settings::Settings;
 use self::{args::Args, settings::Checked};
 use crate::{
-    Config, Handle,
+    Handle,
     admin::{self, Served},
     agents::Agents,
     authority,
+    cluster::{self, ClusterConfig},
     leader::{Election, Holder, Leadership},
     metrics::{ControllerMetrics, Writes},
     source::api_server::ApiServer,
@@ -42,6 +43,9 @@ use crate::{
         writer::{self, ApiSink, Writer},
     },
 };
+
+/// Ports that agents listen on: for steered connections, for other peers and for metrics.
+const AGENT_PORTS: [u16; 3] = [4440, 4443, 9477];
 
 /// How often the lease holder looks for keys of replicas that are gone.
 const PRUNE: Duration = Duration::from_secs(60);
@@ -121,10 +125,10 @@ async fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
     let Parts {
         settings,
         local,
-        client: _,
-        controller: _,
+        client,
+        controller,
         agents: _,
-        leadership: _,
+        leadership,
         events: _,
         listener,
         readiness: _,
@@ -133,6 +137,13 @@ async fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
         stop,
     } = parts;
     info!(peer = %local.name, namespace = settings.namespace, "the controller runs");
+    let (leading, is_leading) = watch::channel(false);
+    tasks.spawn(lead(leadership, leading));
+    let writer = cluster::Writer::new(client.clone(), controller.desired(), is_leading);
+    tasks.spawn(async move {
+        writer.run().await;
+        "the writer of Services and EndpointSlices"
+    });
     let stop = stop.clone();
     tasks.spawn(async move {
         // Until something listens there, the port is only kept.
@@ -143,19 +154,30 @@ async fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The settings of the index. Imports' addresses and target ports come from here.
-fn index_config(settings: &Settings, local: LocalPeer) -> anyhow::Result<Config> {
-    // A provider that takes both from the cluster's Services and the objects' status goes here; by
-    // itself the index leases from files, and these are lost with the pod.
+/// Tells the writer of Services and EndpointSlices whether this replica leads.
+async fn lead(
+    mut leadership: watch::Receiver<Leadership>,
+    leading: watch::Sender<bool>,
+) -> &'static str {
+    loop {
+        leading.send_replace(leadership.borrow_and_update().leading);
+        if leadership.changed().await.is_err() {
+            return "the election";
+        }
+    }
+}
+
+/// The settings of the index.
+fn cluster_config(settings: &Settings, local: LocalPeer) -> anyhow::Result<ClusterConfig> {
+    // What is kept there (the last valid denies) outlives the process but not its pod.
     let name = format!("clusterlink-controller-{}", settings.identity);
     let state_dir = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&state_dir)
         .with_context(|| format!("cannot make {}", state_dir.display()))?;
-    let range = "10.114.0.0/16".parse().expect("this is a range");
-    let mut config = Config::new(local, vec![range], state_dir);
+    let mut config = ClusterConfig::new(local, settings.namespace.clone(), state_dir);
     config.target_ports = settings.target_ports.clone();
     config.node_ports = settings.node_ports.clone();
-    config.collect_news = true;
+    config.agent_ports = AGENT_PORTS.into();
     Ok(config)
 }
 
@@ -224,8 +246,9 @@ impl Process {
         (listener, admin): (TcpListener, TcpListener),
     ) -> anyhow::Result<()> {
         let source = ApiServer::new(client.clone(), settings.namespace.clone());
-        let controller = crate::start(index_config(settings, local.clone())?, source)?;
         let agents = Agents::default();
+        let config = cluster_config(settings, local.clone())?;
+        let controller = crate::start_in_cluster(config, source, agents.clone())?;
         let election = Election::new(
             client.clone(),
             &settings.namespace,

@@ -255,6 +255,7 @@ async fn run(
     let Inquiry {
         mut agents,
         desired,
+        collect_news: _,
     } = inquiry;
     let mut agents_open = true;
     let mut failures = desired.failures();

@@ -50,7 +50,7 @@ impl Index {
             settled
                 .changes
                 .push((key, Some(Resource::Export(export.into()))));
-            board.export(name, Some((status, object)));
+            board.export(name, Some((status, &object)));
         }
     }
 
