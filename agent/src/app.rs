@@ -303,6 +303,8 @@ fn start_datapath(
         cgroup,
         gateway_v4: v4,
         gateway_v6: v6,
+        pass_when_stale: false,
+        service_path: false,
         log_level: config.kernel_log_level,
     })
     .map_err(AgentError::Datapath)

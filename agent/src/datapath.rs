@@ -7,6 +7,13 @@
 //! origin(accepted socket) ◀── record of the connect, by way of the sock_ops hook
 //! ```
 //!
+//! The *Service path* is what clients take whose connect no hook sees: kube-proxy or a CNI sends them to
+//! a *target*, the leased port of an import at an address of this node.
+//!
+//! ```text
+//! SYN to a target ─▶ sk_lookup: TARGETS ─▶ the gateway's own listening sockets, or a reset
+//! ```
+//!
 //! [`KernelDatapath`] is the only place that knows eBPF; [`MemoryDatapath`] lets everything else be
 //! tested without a kernel. No map or program name appears outside of this module.
 
@@ -113,6 +120,20 @@ pub trait Datapath: Send + Sync + 'static {
     /// What is steered now, in no order. After a restart this includes what the last process left.
     fn services(&self) -> Result<Vec<(SocketAddr, u32)>, DatapathError>;
 
+    /// Names the gateway's listening sockets of the Service path, of either family. Connections to
+    /// targets go to one of them, or are refused while there is none.
+    fn set_target_listeners(&self, listeners: &[BorrowedFd<'_>]) -> Result<(), DatapathError>;
+
+    /// Takes connections to a port of this node for an import: no other listener gets them.
+    fn set_target(&self, address: SocketAddr, import: u32) -> Result<(), DatapathError>;
+
+    /// Leaves a port to whoever listens on it; not an error if it was no target.
+    fn remove_target(&self, address: SocketAddr) -> Result<(), DatapathError>;
+
+    /// The targets as they are now, in no order. After a restart this includes what the last process
+    /// left.
+    fn targets(&self) -> Result<Vec<(SocketAddr, u32)>, DatapathError>;
+
     /// Gives the processes of a cgroup, and of those below it, an identity class.
     fn set_workload(&self, cgroup: u64, class: u32) -> Result<(), DatapathError>;
 
@@ -161,6 +182,12 @@ pub struct Config {
     pub gateway_v4: Option<SocketAddrV4>,
     /// Where steered IPv6 connections go.
     pub gateway_v6: Option<SocketAddrV6>,
+    /// While the gateway is not heard of, connects are left alone instead of refused: on Kubernetes
+    /// the Service path brings them to the agent of another node, which judges them. A standalone
+    /// peer has nobody who would.
+    pub pass_when_stale: bool,
+    /// Whether the Service path is served in the network namespace of the calling thread.
+    pub service_path: bool,
     /// What the hooks log, besides what they count and report: 0 is nothing, 1 errors, up to 5 for
     /// everything. Each line costs a connect about 0.1 µs.
     pub log_level: u8,
@@ -169,7 +196,7 @@ pub struct Config {
 /// What [`cleanup`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// The pinned links: each was a program attached to a cgroup.
+    /// The pinned links: each was a program attached to a cgroup or network namespace.
     pub links: Vec<PathBuf>,
     /// The pinned maps.
     pub maps: Vec<PathBuf>,

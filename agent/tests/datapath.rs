@@ -7,6 +7,8 @@
 mod scene;
 #[path = "datapath/takeover.rs"]
 mod takeover;
+#[path = "datapath/targets.rs"]
+mod targets;
 
 use std::{
     io::{Read, Write},
@@ -257,6 +259,44 @@ fn a_gateway_that_is_not_heard_of_is_not_connected_to() {
 }
 
 #[test]
+fn a_gateway_that_is_not_heard_of_is_bypassed_where_the_service_path_takes_over() {
+    if !privileged() {
+        return;
+    }
+    let scene = Scene::new();
+    scene::ip("addr add 10.114.0.15/32 dev lo");
+    let mut config = scene.config();
+    config.pass_when_stale = true;
+    let datapath = started(config);
+    scene.name_listeners(&datapath);
+    datapath.set_service(at("10.114.0.15:80"), 3).unwrap();
+    datapath.set_verdicts(CLASS_HOST, 0, &[!0; 8]).unwrap();
+    let untouched = TcpListener::bind("10.114.0.15:80").unwrap();
+    untouched.set_nonblocking(true).unwrap();
+    let mut client = scene.client("pod");
+    datapath.heartbeat().unwrap();
+    assert_eq!(client.tell("connect 10.114.0.15:80"), "peer 10.114.0.15:80");
+    assert!(scene.accept(false, &datapath).1.is_some(), "it is steered");
+    assert_eq!(client.tell("send 10.114.0.15:53"), REFUSED);
+    // The address and the port that the client asked for get the connection themselves.
+    eventually("a connect is left alone", || {
+        assert_eq!(client.tell("connect 10.114.0.15:80"), "peer 10.114.0.15:80");
+        untouched.accept().ok()
+    });
+    assert_eq!(client.tell("send 10.114.0.15:53"), "sent");
+    assert_eq!(counter(&datapath, "refused-gateway-stale"), 0);
+    assert_eq!(counter(&datapath, "passed-stale"), 2);
+    // The gateway is heard of again.
+    while let Ok(left) = scene.listeners[0].accept() {
+        drop(left);
+    }
+    datapath.heartbeat().unwrap();
+    assert_eq!(client.tell("connect 10.114.0.15:80"), "peer 10.114.0.15:80");
+    assert!(scene.accept(false, &datapath).1.is_some(), "it is steered");
+    datapath.remove().unwrap();
+}
+
+#[test]
 fn a_killed_peer_leaves_denials_and_its_successor_takes_over() {
     if !privileged() {
         return;
@@ -300,7 +340,7 @@ fn a_killed_peer_leaves_denials_and_its_successor_takes_over() {
     assert!(decoy.accept().is_err(), "the decoy was connected to");
     drop(decoy);
 
-    let pinned = scene.bpf_dir.join("v1/maps/SERVICES");
+    let pinned = scene.pins().join("maps/SERVICES");
     let map = aya::maps::MapData::from_pin(&pinned)
         .unwrap()
         .info()
@@ -369,7 +409,7 @@ fn maps_of_another_shape_are_replaced_and_a_new_cgroup_is_attached_to() {
     let scene = Scene::new();
     drop(scene.start());
     // A map of another shape under a name of ours.
-    let pinned = scene.bpf_dir.join("v1/maps/VERDICTS");
+    let pinned = scene.pins().join("maps/VERDICTS");
     std::fs::remove_file(&pinned).unwrap();
     let wrong = std::process::Command::new("bpftool")
         .args(["map", "create"])
@@ -387,7 +427,7 @@ fn maps_of_another_shape_are_replaced_and_a_new_cgroup_is_attached_to() {
         .collect();
     assert_eq!(
         names,
-        ["v1"],
+        [scene.pins().file_name().unwrap()],
         "what was moved aside is gone once the probe was seen"
     );
     datapath.set_service(at("10.114.0.7:80"), 3).unwrap();
@@ -601,7 +641,7 @@ fn bpftool_shows_the_names_of_the_fields() {
     let scene = Scene::new();
     let datapath = scene.start();
     datapath.set_service(at("10.114.0.8:80"), 3).unwrap();
-    let maps = scene.bpf_dir.join("v1/maps");
+    let maps = scene.pins().join("maps");
     for map in clusterlink_ebpf_common::maps::ALL {
         assert!(maps.join(map.name).exists(), "{}", map.name);
     }
@@ -612,7 +652,7 @@ fn bpftool_shows_the_names_of_the_fields() {
         assert!(gateways.contains(field), "{gateways}");
     }
     for program in clusterlink_ebpf_common::programs::ALL {
-        let link = scene.bpf_dir.join("v1/links");
+        let link = scene.pins().join("links");
         assert!(
             link.join(program.name).exists()
                 || link.join(format!("{}-gateway", program.name)).exists()

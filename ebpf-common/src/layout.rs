@@ -80,6 +80,10 @@ pub struct Gateway {
     pub tgid: u32,
     /// How many slots of LISTENERS are in use.
     pub listeners: u32,
+    /// How many slots of TARGET_SOCKETS are in use for IPv4.
+    pub target_sockets_v4: u32,
+    /// How many slots of TARGET_SOCKETS are in use for IPv6.
+    pub target_sockets_v6: u32,
 }
 
 impl Gateway {
@@ -97,6 +101,38 @@ impl Gateway {
             port == self.port_v6 && address::same(address, &self.v6)
         }
     }
+}
+
+/// What a connection of the Service path is looked up by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TargetKey {
+    /// An address of this node.
+    pub address: Address,
+    /// The port that is leased to an import, in network order.
+    pub port: u16,
+    /// Always zero.
+    pub padding: u16,
+}
+
+impl TargetKey {
+    /// The key of a port (in network order) at an address.
+    #[inline(always)]
+    pub const fn new(address: Address, port: u16) -> Self {
+        Self {
+            address,
+            port,
+            padding: 0,
+        }
+    }
+}
+
+/// What a connection to a leased port means.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The number of the import.
+    pub import: u32,
 }
 
 /// What a class of clients may reach is looked up by this.
@@ -222,7 +258,9 @@ pub struct Probe {
 const _: () = {
     assert!(size_of::<ServiceKey>() == 20);
     assert!(size_of::<Service>() == 8);
-    assert!(size_of::<Gateway>() == 64);
+    assert!(size_of::<Gateway>() == 72);
+    assert!(size_of::<TargetKey>() == 20);
+    assert!(size_of::<Target>() == 4);
     assert!(size_of::<VerdictKey>() == 8);
     assert!(size_of::<Verdicts>() == 64);
     assert!(size_of::<Origin>() == 56);
@@ -257,6 +295,8 @@ mod tests {
             heartbeat_ns: 0,
             tgid: 0,
             listeners: 0,
+            target_sockets_v4: 0,
+            target_sockets_v6: 0,
         }
     }
 

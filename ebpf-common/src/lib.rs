@@ -19,7 +19,7 @@ mod pod;
 
 /// The version of all layouts together: raised whenever a map's meaning or shape changes, so that
 /// a new process never reads an old one's entries.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// The port of a gateway address that no connection ever reaches: the connect hook answers it.
 pub const PROBE_PORT: u16 = 1;

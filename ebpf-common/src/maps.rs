@@ -3,7 +3,8 @@
 //! Names have at most 15 characters, which is what the kernel keeps of them.
 
 use crate::layout::{
-    Flow, Gateway, Origin, Probe, Service, ServiceKey, Tuple, VerdictKey, Verdicts,
+    Flow, Gateway, Origin, Probe, Service, ServiceKey, Target, TargetKey, Tuple, VerdictKey,
+    Verdicts,
 };
 
 /// Which addresses are steered, and what they mean. Written by the agent.
@@ -16,6 +17,12 @@ pub const IDENTITIES: &str = "IDENTITIES";
 pub const VERDICTS: &str = "VERDICTS";
 /// The gateway's listening sockets. Written by the agent, emptied by the kernel when they close.
 pub const LISTENERS: &str = "LISTENERS";
+/// Which ports of this node's addresses are the Service path's, and what they mean. Written by the
+/// agent.
+pub const TARGETS: &str = "TARGETS";
+/// The gateway's listening sockets of the Service path. Written by the agent, emptied by the kernel
+/// when they close.
+pub const TARGET_SOCKETS: &str = "TARGET_SOCKETS";
 /// On a client's socket: the connect that was steered. Written by the connect hooks.
 pub const STEERED: &str = "STEERED";
 /// From the connect to the accept: the record by its tuple. Written by the sock_ops hook.
@@ -41,6 +48,11 @@ pub const MAX_IDENTITIES: u32 = 16_384;
 pub const MAX_VERDICTS: u32 = 65_536;
 /// As many listeners as a gateway may have workers.
 pub const MAX_LISTENERS: u32 = 64;
+/// Room for 10,000 imports at two addresses of the node, and half as much again.
+pub const MAX_TARGETS: u32 = 32_768;
+/// As many sockets of each family as a gateway may have workers: first those of IPv4, and from half
+/// of the map on those of IPv6.
+pub const MAX_TARGET_SOCKETS: u32 = 2 * MAX_LISTENERS;
 /// At least four times the connects that may be on their way at once.
 pub const MAX_HANDOFF: u32 = 32_768;
 /// As many open connections as are shown.
@@ -110,12 +122,14 @@ const fn map<K, V>(name: &'static str, kind: Kind, max_entries: u32) -> Map {
 }
 
 /// All maps.
-pub const ALL: [Map; 12] = [
+pub const ALL: [Map; 14] = [
     map::<ServiceKey, Service>(SERVICES, Kind::Hash, MAX_SERVICES),
     map::<u32, Gateway>(GATEWAYS, Kind::Array, MAX_GATEWAYS),
     map::<u64, u32>(IDENTITIES, Kind::Hash, MAX_IDENTITIES),
     map::<VerdictKey, Verdicts>(VERDICTS, Kind::Hash, MAX_VERDICTS),
     map::<u32, u32>(LISTENERS, Kind::SockMap, MAX_LISTENERS),
+    map::<TargetKey, Target>(TARGETS, Kind::Hash, MAX_TARGETS),
+    map::<u32, u32>(TARGET_SOCKETS, Kind::SockMap, MAX_TARGET_SOCKETS),
     map::<u32, Origin>(STEERED, Kind::SkStorage, 0),
     map::<Tuple, Origin>(HANDOFF, Kind::LruHash, MAX_HANDOFF),
     map::<u32, Origin>(ORIGINS, Kind::SkStorage, 0),

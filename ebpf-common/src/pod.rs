@@ -3,7 +3,8 @@
 #![expect(unsafe_code, reason = "aya's marker trait is unsafe")]
 
 use crate::layout::{
-    Flow, Gateway, Origin, Probe, Refusal, Service, ServiceKey, Tuple, VerdictKey, Verdicts,
+    Flow, Gateway, Origin, Probe, Refusal, Service, ServiceKey, Target, TargetKey, Tuple,
+    VerdictKey, Verdicts,
 };
 
 macro_rules! pod {
@@ -17,5 +18,6 @@ macro_rules! pod {
 }
 
 pod!(
-    Flow, Gateway, Origin, Probe, Refusal, Service, ServiceKey, Tuple, VerdictKey, Verdicts
+    Flow, Gateway, Origin, Probe, Refusal, Service, ServiceKey, Target, TargetKey, Tuple,
+    VerdictKey, Verdicts
 );

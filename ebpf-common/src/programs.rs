@@ -7,6 +7,8 @@ pub enum Scope {
     Clients,
     /// The cgroup whose connects are steered, and the gateway's own.
     ClientsAndGateway,
+    /// The gateway's network namespace, where the Service path is served.
+    Network,
 }
 
 /// A program.
@@ -32,9 +34,12 @@ pub const SENDMSG4: &str = "sendmsg4";
 pub const SENDMSG6: &str = "sendmsg6";
 /// Tracks steered connections and carries their records to the gateway.
 pub const CONNECTIONS: &str = "connections";
+/// Hands connections to leased ports to the gateway. (Its section is named `sk_lookup`, so it must
+/// not be.)
+pub const TARGET_LOOKUP: &str = "target_lookup";
 
 /// All programs.
-pub const ALL: [Program; 7] = [
+pub const ALL: [Program; 8] = [
     // The tracking of connections is attached first: a steered connect without it has no record.
     Program {
         name: CONNECTIONS,
@@ -63,5 +68,9 @@ pub const ALL: [Program; 7] = [
     Program {
         name: CONNECT6,
         scope: Scope::Clients,
+    },
+    Program {
+        name: TARGET_LOOKUP,
+        scope: Scope::Network,
     },
 ];

@@ -47,6 +47,14 @@ reasons! {
     RefusedNoMemory = "refused-no-memory",
     /// A connect or datagram that is not TCP, to an imported address, was refused.
     RefusedNotTcp = "refused-not-tcp",
+    /// A connection to a leased port was handed to the gateway.
+    TargetHanded = "target-handed",
+    /// A connection to a leased port was left alone because no gateway was heard of for ten minutes.
+    TargetPassedInert = "target-passed-inert",
+    /// A connection to a leased port was refused: none of the gateway's sockets for it lives.
+    TargetRefusedGone = "target-refused-gateway-gone",
+    /// A connection to a leased port was refused: the gateway was not heard of for two seconds.
+    TargetRefusedStale = "target-refused-gateway-stale",
     /// A probe of the agent was answered.
     Probed = "probed",
     /// The gateway accepted a connection that no record was found for.

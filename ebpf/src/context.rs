@@ -9,7 +9,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock,
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
-    programs::{SockAddrContext, SockOpsContext},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
 use clusterlink_ebpf_common::{
     address::{self, Address},
@@ -183,6 +183,45 @@ pub(crate) fn measurement(ctx: &SockOpsContext) -> Measurement {
         bytes_sent: read!(ctx.ops, bytes_acked),
         bytes_received: read!(ctx.ops, bytes_received),
     }
+}
+
+/// The IP protocol of a sk_lookup context.
+#[inline(always)]
+pub(crate) fn lookup_protocol(ctx: &SkLookupContext) -> u32 {
+    read!(ctx.lookup, protocol)
+}
+
+/// The two ends of a sk_lookup context: ours, and the client's.
+#[inline(always)]
+pub(crate) fn lookup_ends(ctx: &SkLookupContext) -> (Destination, Destination) {
+    // Read in either case: of two branches that both end with a load, the compiler makes one load from
+    // a computed address.
+    let mut local = address::from_v4(read!(ctx.lookup, local_ip4));
+    let mut remote = address::from_v4(read!(ctx.lookup, remote_ip4));
+    if read!(ctx.lookup, family) == u32::from(INET6) {
+        local = [
+            read!(ctx.lookup, local_ip6[0]),
+            read!(ctx.lookup, local_ip6[1]),
+            read!(ctx.lookup, local_ip6[2]),
+            read!(ctx.lookup, local_ip6[3]),
+        ];
+        remote = [
+            read!(ctx.lookup, remote_ip6[0]),
+            read!(ctx.lookup, remote_ip6[1]),
+            read!(ctx.lookup, remote_ip6[2]),
+            read!(ctx.lookup, remote_ip6[3]),
+        ];
+    }
+    (
+        Destination {
+            address: local,
+            port: address::local_port(read!(ctx.lookup, local_port)),
+        },
+        Destination {
+            address: remote,
+            port: read!(ctx.lookup, remote_port),
+        },
+    )
 }
 
 #[inline(always)]

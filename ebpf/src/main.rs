@@ -11,6 +11,12 @@
 //!     ▼ FLOWS                                               ▼ ORIGINS (on the accepted socket)
 //! ```
 //!
+//! A connection that kube-proxy or a CNI brought to a leased port of this node takes no part in that:
+//!
+//! ```text
+//! target_lookup ──▶ TARGETS ──▶ GATEWAYS ──▶ TARGET_SOCKETS
+//! ```
+//!
 //! One file per hook. A hook calls a function that returns what happened; one match turns that
 //! into a verdict and a count.
 
@@ -35,6 +41,7 @@ mod context;
 mod datagram;
 mod features;
 mod identity;
+mod lookup;
 mod maps;
 mod peername;
 mod verdict;

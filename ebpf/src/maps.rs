@@ -4,20 +4,25 @@
 use core::ptr::{addr_of, null_mut};
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    bindings::{
+        BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP, BPF_SK_LOOKUP_F_NO_REUSEPORT,
+        BPF_SK_STORAGE_GET_F_CREATE, bpf_sock,
+    },
     btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap},
     helpers::generated::{
         bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
     },
     macros::btf_map,
+    programs::SkLookupContext,
 };
 use clusterlink_ebpf_common::{
     layout::{
-        Flow, Gateway, Origin, Probe, Refusal, Service, ServiceKey, Tuple, VerdictKey, Verdicts,
+        Flow, Gateway, Origin, Probe, Refusal, Service, ServiceKey, Target, TargetKey, Tuple,
+        VerdictKey, Verdicts,
     },
     maps::{
         MAX_FLOWS, MAX_GATEWAYS, MAX_HANDOFF, MAX_IDENTITIES, MAX_LISTENERS, MAX_PROBES,
-        MAX_SERVICES, MAX_VERDICTS, REFUSALS_BYTES,
+        MAX_SERVICES, MAX_TARGET_SOCKETS, MAX_TARGETS, MAX_VERDICTS, REFUSALS_BYTES,
     },
     reason::{self, Reason},
     rule,
@@ -36,6 +41,10 @@ static IDENTITIES: HashMap<u64, u32, { MAX_IDENTITIES as usize }, GROWS> = HashM
 static VERDICTS: HashMap<VerdictKey, Verdicts, { MAX_VERDICTS as usize }, GROWS> = HashMap::new();
 #[btf_map]
 static LISTENERS: SockMap<{ MAX_LISTENERS as usize }> = SockMap::new();
+#[btf_map]
+static TARGETS: HashMap<TargetKey, Target, { MAX_TARGETS as usize }, GROWS> = HashMap::new();
+#[btf_map]
+static TARGET_SOCKETS: SockMap<{ MAX_TARGET_SOCKETS as usize }> = SockMap::new();
 #[btf_map]
 static STEERED: SkStorage<Origin> = SkStorage::new();
 #[btf_map]
@@ -106,6 +115,21 @@ pub(crate) fn listener_lives(used: u32) -> bool {
         slot += 1;
     }
     false
+}
+
+/// Whether a port at an address is leased to an import.
+#[inline(always)]
+pub(crate) fn is_target(key: &TargetKey) -> bool {
+    // SAFETY: only whether there is an entry is asked for, its content is not read.
+    unsafe { TARGETS.get(key) }.is_some()
+}
+
+/// Gives a connection to one of the gateway's sockets of the Service path; `false` if it is gone.
+#[inline(always)]
+pub(crate) fn hand_over(ctx: &SkLookupContext, slot: u32) -> bool {
+    TARGET_SOCKETS
+        .redirect_sk_lookup(ctx, slot, BPF_SK_LOOKUP_F_NO_REUSEPORT.into())
+        .is_ok()
 }
 
 /// The record of the connect that steered a client's socket.

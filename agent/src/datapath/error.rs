@@ -125,6 +125,15 @@ pub enum DatapathError {
         limit: u32,
     },
 
+    /// The table of targets is full.
+    #[error("no room for the Service path's port {address}: the table holds {limit} entries")]
+    TargetsFull {
+        /// The address and port that did not fit.
+        address: SocketAddr,
+        /// How many entries there may be.
+        limit: u32,
+    },
+
     /// A file, directory or mount could not be used.
     #[error("cannot {action} {path}")]
     Path {

@@ -12,11 +12,14 @@ use aya::maps::MapError;
 use clusterlink_ebpf_common::{
     PROBE_PORT, address,
     layout::{self, Gateway, Service, VerdictKey, Verdicts},
-    maps::{COUNTERS, FLOWS, GATEWAYS, IDENTITIES, LISTENERS, MAX_LISTENERS, VERDICTS},
+    maps::{
+        COUNTERS, FLOWS, GATEWAYS, IDENTITIES, LISTENERS, MAX_LISTENERS, MAX_TARGET_SOCKETS,
+        TARGET_SOCKETS, VERDICTS,
+    },
     reason,
 };
 use clusterlink_gateway::view::Origin;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{
     Config, Datapath, DatapathError, KernelFlow, Refusal, Removed, VerdictBlock,
@@ -56,6 +59,8 @@ impl KernelDatapath {
             cgroup,
             gateway_v4,
             gateway_v6,
+            pass_when_stale,
+            service_path,
             log_level,
         } = config;
         let Some(address) = gateway_v4
@@ -64,11 +69,12 @@ impl KernelDatapath {
         else {
             return Err(DatapathError::NoGatewayAddress);
         };
-        object::check_kernel()?;
+        object::check_kernel(service_path)?;
         let mount = cgroup2_mount()?;
         let targets = Targets {
             clients: under(&mount, &cgroup)?,
             gateway: own_cgroup(&mount)?,
+            service_path,
         };
 
         let host = HostLock::acquire()?;
@@ -83,11 +89,17 @@ impl KernelDatapath {
             v6: gateway_v6.map_or([0; 4], |v6| address::from_ip((*v6.ip()).into())),
             port_v4: gateway_v4.map_or(0, |v4| v4.port().to_be()),
             port_v6: gateway_v6.map_or(0, |v6| v6.port().to_be()),
-            flags: 0,
+            flags: if pass_when_stale {
+                Gateway::PASS_WHEN_STALE
+            } else {
+                0
+            },
             netns_cookie,
             heartbeat_ns: clock::now_ns(),
             tgid: 0,
             listeners: 0,
+            target_sockets_v4: 0,
+            target_sockets_v6: 0,
         };
         let tables = Tables::take(&mut ebpf, gateway)?;
         let log = (log_level > 0)
@@ -129,33 +141,14 @@ impl KernelDatapath {
 
 impl Datapath for KernelDatapath {
     fn set_listeners(&self, listeners: &[BorrowedFd<'_>]) -> Result<(), DatapathError> {
-        let count = u32::try_from(listeners.len())
-            .ok()
-            .filter(|count| *count <= MAX_LISTENERS);
-        let Some(count) = count else {
-            return Err(DatapathError::TooManyListeners {
-                count: listeners.len(),
-                limit: MAX_LISTENERS,
-            });
-        };
-        let mut map = lock(&self.tables.listeners);
-        for (slot, listener) in (0..).zip(listeners) {
-            map.set(slot, listener, 0)
-                .map_err(|error| DatapathError::map("write", LISTENERS, error))?;
-        }
-        for slot in count..MAX_LISTENERS {
-            match map.clear_index(&slot) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                // The kernel says that the slot was empty.
-                Err(MapError::SyscallError(error))
-                    if matches!(
-                        error.io_error.raw_os_error(),
-                        Some(libc::EINVAL | libc::ENOENT)
-                    ) => {}
-                Err(error) => return Err(DatapathError::map("clear", LISTENERS, error)),
-            }
-        }
-        drop(map);
+        let count = checked_count(listeners.len())?;
+        let slots = 0..MAX_LISTENERS;
+        tables::fill(
+            &mut lock(&self.tables.listeners),
+            LISTENERS,
+            slots,
+            listeners,
+        )?;
         self.update_gateway(|gateway| gateway.listeners = count)
     }
 
@@ -173,6 +166,42 @@ impl Datapath for KernelDatapath {
 
     fn services(&self) -> Result<Vec<(SocketAddr, u32)>, DatapathError> {
         lock(&self.tables.services).all()
+    }
+
+    fn set_target_listeners(&self, listeners: &[BorrowedFd<'_>]) -> Result<(), DatapathError> {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for listener in listeners {
+            let address = SockRef::from(listener)
+                .local_addr()
+                .map_err(|source| DatapathError::map("write", TARGET_SOCKETS, source))?;
+            if address.is_ipv4() {
+                v4.push(*listener);
+            } else {
+                v6.push(*listener);
+            }
+        }
+        let (count_v4, count_v6) = (checked_count(v4.len())?, checked_count(v6.len())?);
+        let first_v6 = MAX_TARGET_SOCKETS / 2;
+        let mut map = lock(&self.tables.target_sockets);
+        tables::fill(&mut map, TARGET_SOCKETS, 0..first_v6, &v4)?;
+        tables::fill(&mut map, TARGET_SOCKETS, first_v6..MAX_TARGET_SOCKETS, &v6)?;
+        drop(map);
+        self.update_gateway(|gateway| {
+            gateway.target_sockets_v4 = count_v4;
+            gateway.target_sockets_v6 = count_v6;
+        })
+    }
+
+    fn set_target(&self, address: SocketAddr, import: u32) -> Result<(), DatapathError> {
+        lock(&self.tables.targets).set(address, import)
+    }
+
+    fn remove_target(&self, address: SocketAddr) -> Result<(), DatapathError> {
+        lock(&self.tables.targets).remove(address)
+    }
+
+    fn targets(&self) -> Result<Vec<(SocketAddr, u32)>, DatapathError> {
+        lock(&self.tables.targets).all()
     }
 
     fn set_workload(&self, cgroup: u64, class: u32) -> Result<(), DatapathError> {
@@ -322,6 +351,17 @@ pub fn cleanup(bpf_dir: &Path) -> Result<Removed, DatapathError> {
     }
     removed.unmounted = bpffs::unmount_if_ours(&host)?;
     Ok(removed)
+}
+
+/// How many listeners there are, if the tables have room for so many of one kind.
+fn checked_count(count: usize) -> Result<u32, DatapathError> {
+    u32::try_from(count)
+        .ok()
+        .filter(|count| *count <= MAX_LISTENERS)
+        .ok_or(DatapathError::TooManyListeners {
+            count,
+            limit: MAX_LISTENERS,
+        })
 }
 
 /// The cgroup's directory without symbolic links, if it is one.

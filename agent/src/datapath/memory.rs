@@ -25,6 +25,10 @@ pub enum Write {
     Service(SocketAddr, u32),
     /// A service was removed.
     ServiceRemoved(SocketAddr),
+    /// A target was set.
+    Target(SocketAddr, u32),
+    /// A target was removed.
+    TargetRemoved(SocketAddr),
     /// A workload was set.
     Workload(u64, u32),
     /// A workload was removed.
@@ -38,8 +42,10 @@ pub enum Write {
 #[derive(Debug, Default)]
 struct Tables {
     listeners: usize,
+    target_listeners: usize,
     heartbeats: u64,
     services: HashMap<SocketAddr, u32>,
+    targets: HashMap<SocketAddr, u32>,
     workloads: HashMap<u64, u32>,
     verdicts: HashMap<(u32, u32), VerdictBlock>,
     origins: HashMap<i32, Origin>,
@@ -86,6 +92,11 @@ impl MemoryDatapath {
     /// How many listeners were named last.
     pub fn listeners(&self) -> usize {
         self.tables().listeners
+    }
+
+    /// How many listeners of the Service path were named last.
+    pub fn target_listeners(&self) -> usize {
+        self.tables().target_listeners
     }
 
     /// Gives a socket an origin, as if its client had been steered.
@@ -137,6 +148,34 @@ impl Datapath for MemoryDatapath {
         Ok(self
             .tables()
             .services
+            .iter()
+            .map(|(address, import)| (*address, *import))
+            .collect())
+    }
+
+    fn set_target_listeners(&self, listeners: &[BorrowedFd<'_>]) -> Result<(), DatapathError> {
+        self.tables().target_listeners = listeners.len();
+        Ok(())
+    }
+
+    fn set_target(&self, address: SocketAddr, import: u32) -> Result<(), DatapathError> {
+        let mut tables = self.tables();
+        tables.targets.insert(address, import);
+        tables.writes.push(Write::Target(address, import));
+        Ok(())
+    }
+
+    fn remove_target(&self, address: SocketAddr) -> Result<(), DatapathError> {
+        let mut tables = self.tables();
+        tables.targets.remove(&address);
+        tables.writes.push(Write::TargetRemoved(address));
+        Ok(())
+    }
+
+    fn targets(&self) -> Result<Vec<(SocketAddr, u32)>, DatapathError> {
+        Ok(self
+            .tables()
+            .targets
             .iter()
             .map(|(address, import)| (*address, *import))
             .collect())

@@ -13,7 +13,7 @@ use super::{DatapathError, pins::Pins};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/clusterlink-ebpf"));
 
 /// Checks what steering cannot do without, so that the error names it and not a failed load.
-pub(super) fn check_kernel() -> Result<(), DatapathError> {
+pub(super) fn check_kernel(service_path: bool) -> Result<(), DatapathError> {
     if OBJECT.is_empty() {
         return Err(DatapathError::ObjectMissing);
     }
@@ -27,7 +27,12 @@ pub(super) fn check_kernel() -> Result<(), DatapathError> {
         });
     }
     let hint = ", with CONFIG_CGROUP_BPF and CONFIG_BPF_SYSCALL";
-    for (program, feature, since) in [
+    let lookup = service_path.then_some((
+        ProgramType::SkLookup,
+        "BPF programs at socket lookup (sk_lookup), which serve the Service path",
+        "5.9",
+    ));
+    let always = [
         (
             ProgramType::CgroupSockAddr,
             "BPF programs at connect (cgroup/connect4)",
@@ -38,7 +43,8 @@ pub(super) fn check_kernel() -> Result<(), DatapathError> {
             "BPF programs on TCP events (sock_ops)",
             "4.13",
         ),
-    ] {
+    ];
+    for (program, feature, since) in always.into_iter().chain(lookup) {
         if !is_program_supported(program).map_err(|source| DatapathError::Load(source.into()))? {
             return Err(DatapathError::Unsupported {
                 feature,

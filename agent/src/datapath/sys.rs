@@ -22,6 +22,7 @@ const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
+const BPF_LINK_TYPE_NETNS: u32 = 5;
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// A program that is attached to a cgroup.
@@ -33,7 +34,7 @@ pub(super) struct CgroupLink {
     pub(super) cgroup: u64,
 }
 
-/// The layout that `BPF_OBJ_GET_INFO_BY_FD` fills for a cgroup link, with room for newer kernels.
+/// The layout that `BPF_OBJ_GET_INFO_BY_FD` fills for a link, with room for newer kernels.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct LinkInfo {
@@ -41,9 +42,8 @@ struct LinkInfo {
     id: u32,
     program: u32,
     padding: u32,
-    cgroup: u64,
-    attach_type: u32,
-    rest: [u32; 9],
+    /// Begins with the number of the cgroup (64 bits) or of the network namespace (32 bits).
+    target: [u64; 6],
 }
 
 /// Opens what is pinned at a path.
@@ -73,6 +73,29 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 
 /// What a link attaches to which cgroup; `None` if it is a link of another kind.
 pub(super) fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<Option<CgroupLink>> {
+    let info = link_info(link)?;
+    Ok((info.kind == BPF_LINK_TYPE_CGROUP).then_some(CgroupLink {
+        program: info.program,
+        cgroup: info.target[0],
+    }))
+}
+
+/// The inode of what a link attaches its program to: a cgroup or a network namespace. `None` if that
+/// is gone, or something else.
+pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    let info = link_info(link)?;
+    let target = match info.kind {
+        BPF_LINK_TYPE_CGROUP => info.target[0],
+        BPF_LINK_TYPE_NETNS => {
+            let [a, b, c, d, ..] = info.target[0].to_ne_bytes();
+            u32::from_ne_bytes([a, b, c, d]).into()
+        }
+        _ => 0,
+    };
+    Ok((target != 0).then_some(target))
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     #[repr(C)]
     struct Attributes {
         fd: u32,
@@ -87,10 +110,7 @@ pub(super) fn cgroup_link(link: BorrowedFd<'_>) -> io::Result<Option<CgroupLink>
         info: (&raw mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok((info.kind == BPF_LINK_TYPE_CGROUP).then_some(CgroupLink {
-        program: info.program,
-        cgroup: info.cgroup,
-    }))
+    Ok(info)
 }
 
 /// All programs that are attached to cgroups by links, on this host.

@@ -4,6 +4,8 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    ops::Range,
+    os::fd::BorrowedFd,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,10 +15,12 @@ use aya::{
 };
 use clusterlink_ebpf_common::{
     address,
-    layout::{Flow, Gateway, Origin, Probe, Service, ServiceKey, VerdictKey, Verdicts},
+    layout::{
+        Flow, Gateway, Origin, Probe, Service, ServiceKey, Target, TargetKey, VerdictKey, Verdicts,
+    },
     maps::{
-        COUNTERS, FLOWS, GATEWAYS, IDENTITIES, LISTENERS, MAX_SERVICES, ORIGINS, PROBES, REFUSALS,
-        SERVICES, VERDICTS,
+        COUNTERS, FLOWS, GATEWAYS, IDENTITIES, LISTENERS, MAX_SERVICES, MAX_TARGETS, ORIGINS,
+        PROBES, REFUSALS, SERVICES, TARGET_SOCKETS, TARGETS, VERDICTS,
     },
 };
 
@@ -34,6 +38,10 @@ pub(super) struct Tables {
     pub(super) verdicts: Mutex<maps::HashMap<MapData, VerdictKey, Verdicts>>,
     /// The gateway's listeners.
     pub(super) listeners: Mutex<SockMap<MapData>>,
+    /// The ports of the Service path.
+    pub(super) targets: Mutex<Targets>,
+    /// The gateway's listeners of the Service path.
+    pub(super) target_sockets: Mutex<SockMap<MapData>>,
     /// The records of accepted connections.
     pub(super) origins: SkStorage<MapData, Origin>,
     /// The open connections.
@@ -55,6 +63,8 @@ impl Tables {
             identities: Mutex::new(take(ebpf, IDENTITIES)?),
             verdicts: Mutex::new(take(ebpf, VERDICTS)?),
             listeners: Mutex::new(take(ebpf, LISTENERS)?),
+            targets: Mutex::new(Targets(take(ebpf, TARGETS)?)),
+            target_sockets: Mutex::new(take(ebpf, TARGET_SOCKETS)?),
             origins: take(ebpf, ORIGINS)?,
             flows: Mutex::new(take(ebpf, FLOWS)?),
             refusals: Mutex::new(take(ebpf, REFUSALS)?),
@@ -153,20 +163,83 @@ impl Services {
         key: ServiceKey,
         service: Service,
     ) -> Result<(), DatapathError> {
-        self.map
-            .insert(key, service, 0)
-            .map_err(|error| match error {
-                MapError::SyscallError(error)
-                    if error.io_error.raw_os_error() == Some(libc::E2BIG) =>
-                {
-                    DatapathError::ServicesFull {
-                        address: to,
-                        limit: MAX_SERVICES,
-                    }
+        self.map.insert(key, service, 0).map_err(|error| {
+            if is_full(&error) {
+                let (address, limit) = (to, MAX_SERVICES);
+                return DatapathError::ServicesFull { address, limit };
+            }
+            DatapathError::map("write", SERVICES, error)
+        })
+    }
+}
+
+/// The ports of the Service path.
+pub(super) struct Targets(maps::HashMap<MapData, TargetKey, Target>);
+
+impl Targets {
+    /// All of them, with the imports that they are leased to.
+    pub(super) fn all(&self) -> Result<Vec<(SocketAddr, u32)>, DatapathError> {
+        let entries = self.0.iter().map(|entry| {
+            let (key, target) = entry.map_err(|e| DatapathError::map("read", TARGETS, e))?;
+            let address = address::to_socket_address(&key.address, key.port);
+            Ok((address, target.import))
+        });
+        entries.collect()
+    }
+
+    /// Makes a port the Service path's.
+    pub(super) fn set(&mut self, at: SocketAddr, import: u32) -> Result<(), DatapathError> {
+        self.0
+            .insert(target_key(at), Target { import }, 0)
+            .map_err(|error| {
+                if is_full(&error) {
+                    let (address, limit) = (at, MAX_TARGETS);
+                    return DatapathError::TargetsFull { address, limit };
                 }
-                error => DatapathError::map("write", SERVICES, error),
+                DatapathError::map("write", TARGETS, error)
             })
     }
+
+    /// Makes a port like any other.
+    pub(super) fn remove(&mut self, at: SocketAddr) -> Result<(), DatapathError> {
+        remove(&mut self.0, TARGETS, &target_key(at)).map(drop)
+    }
+}
+
+fn target_key(at: SocketAddr) -> TargetKey {
+    TargetKey::new(address::from_ip(at.ip()), at.port().to_be())
+}
+
+fn is_full(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG))
+}
+
+/// Fills slots with sockets, from the first on, and empties the rest.
+pub(super) fn fill(
+    map: &mut SockMap<MapData>,
+    name: &'static str,
+    slots: Range<u32>,
+    sockets: &[BorrowedFd<'_>],
+) -> Result<(), DatapathError> {
+    let mut sockets = sockets.iter();
+    for slot in slots {
+        if let Some(socket) = sockets.next() {
+            map.set(slot, socket, 0)
+                .map_err(|error| DatapathError::map("write", name, error))?;
+            continue;
+        }
+        match map.clear_index(&slot) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            // The kernel says that the slot was empty.
+            Err(MapError::SyscallError(error))
+                if matches!(
+                    error.io_error.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOENT)
+                ) => {}
+            Err(error) => return Err(DatapathError::map("clear", name, error)),
+        }
+    }
+    Ok(())
 }
 
 /// Removes an entry; `false` if there was none.

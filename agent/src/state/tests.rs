@@ -425,6 +425,8 @@ impl Kernel {
                 self.verdicts.insert((*class, *block), *bits);
             }
             Write::VerdictsCleared => self.verdicts.clear(),
+            // Clients of the Service path are judged by the gateway alone.
+            Write::Target(..) | Write::TargetRemoved(_) => {}
         }
     }
 }

@@ -24,6 +24,8 @@ use clusterlink_gateway::view::Origin;
 
 pub(crate) const GATEWAY_V4: &str = "169.254.77.1:15001";
 pub(crate) const GATEWAY_V6: &str = "[fd77:636c::1]:15001";
+/// The leased port that [`OtherPeer`] serves.
+pub(crate) const TARGET: &str = "169.254.77.1:30009";
 const ROLE: &str = "CLTEST_ROLE";
 
 /// Whether tests that need root can run, and are to: `CLUSTERLINK_REQUIRE_PRIVILEGES` is 1 where they
@@ -94,10 +96,7 @@ impl Scene {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        ip("link set lo up");
-        ip("addr add 169.254.77.1/32 dev lo");
-        ip("addr add fd77:636c::1/128 dev lo nodad");
+        enter_new_network();
         let cgroup = cgroup2_mount().unwrap().join(&name);
         fs::create_dir(&cgroup).unwrap();
         let listeners = [GATEWAY_V4, GATEWAY_V6].map(|at| TcpListener::bind(at).unwrap());
@@ -115,8 +114,16 @@ impl Scene {
             cgroup: self.cgroup.clone(),
             gateway_v4: Some(GATEWAY_V4.parse::<SocketAddrV4>().unwrap()),
             gateway_v6: Some(GATEWAY_V6.parse::<SocketAddrV6>().unwrap()),
+            pass_when_stale: false,
+            service_path: true,
             log_level: 0,
         }
+    }
+
+    /// Where maps and links are pinned.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.bpf_dir
+            .join(format!("v{}", clusterlink_ebpf_common::LAYOUT))
     }
 
     /// Starts a datapath that is ready to steer.
@@ -204,6 +211,14 @@ pub(crate) fn chain(error: &DatapathError) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Moves the calling thread to a network namespace of its own, with the gateway's addresses.
+pub(crate) fn enter_new_network() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    ip("link set lo up");
+    ip("addr add 169.254.77.1/32 dev lo");
+    ip("addr add fd77:636c::1/128 dev lo nodad");
 }
 
 /// Runs `ip` in the scene's network namespace.
@@ -345,6 +360,8 @@ fn play_peer() {
         cgroup: path("CLTEST_SUBTREE"),
         gateway_v4: Some(GATEWAY_V4.parse::<SocketAddrV4>().unwrap()),
         gateway_v6: None,
+        pass_when_stale: false,
+        service_path: true,
         log_level: 0,
     };
     let datapath = match KernelDatapath::start(config) {
@@ -355,6 +372,11 @@ fn play_peer() {
         }
     };
     datapath.set_listeners(&[listener.as_fd()]).unwrap();
+    let target_listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    datapath
+        .set_target_listeners(&[target_listener.as_fd()])
+        .unwrap();
+    datapath.set_target(TARGET.parse().unwrap(), 9).unwrap();
     datapath
         .set_service("10.114.0.9:80".parse().unwrap(), 9)
         .unwrap();
@@ -492,11 +514,12 @@ pub(crate) fn plain_listener() -> (TcpListener, SocketAddr) {
 /// What bpftool says about a pinned map.
 pub(crate) fn bpftool_dump(path: &Path) -> String {
     File::open(path.parent().unwrap()).unwrap();
-    let output = Command::new("bpftool")
-        .args(["map", "dump", "pinned"])
-        .arg(path)
-        .output()
-        .unwrap();
+    bpftool(&["map", "dump", "pinned", &path.to_string_lossy()])
+}
+
+/// What bpftool says.
+pub(crate) fn bpftool(arguments: &[&str]) -> String {
+    let output = Command::new("bpftool").args(arguments).output().unwrap();
     assert!(
         output.status.success(),
         "{}",
