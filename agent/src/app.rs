@@ -181,10 +181,16 @@ async fn start(
         state::Config {
             local: config.local.clone(),
             require_listed_peers: config.require_listed_peers,
-            dial_rules: DialRules { allow_local: true },
+            dial_rules: DialRules {
+                allow_local: true,
+                ..DialRules::default()
+            },
             steered: cgroup.canonicalize().unwrap_or(cgroup),
             cgroup_root,
             state_dir: config.state_dir.clone(),
+            node: None,
+            target_addresses: Vec::new(),
+            outside_ranges: Vec::new(),
         },
         &datapath,
     )?;
@@ -206,6 +212,7 @@ async fn start(
                 .iter()
                 .map(|&ip| SocketAddr::new(ip, STEERING_PORT))
                 .collect(),
+            targets: Vec::new(),
             software: config.software.clone(),
             random_seed: config.random_seed,
         },

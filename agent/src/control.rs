@@ -1,9 +1,10 @@
 //! The controller as the agent sees it. Whoever wires a process brings an implementation, so that
 //! the agent knows neither manifests nor an API server.
 
-use std::{future::Future, net::IpAddr};
+use std::{future::Future, net::IpAddr, sync::Arc};
 
-use clusterlink_model::{Labels, ObjectName, PeerName, PolicyName, Update};
+use clusterlink_model::{Labels, ObjectName, PeerName, PolicyName, Update, Workload};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -11,6 +12,28 @@ use serde_json::Value;
 pub trait Updates: Send + 'static {
     /// The next update: a complete one first, then what changed. `None` when the controller ended.
     fn next(&mut self) -> impl Future<Output = Option<Update>> + Send;
+}
+
+/// What the controller answers about an address that a node was not told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A pod has it, of this node or of another one.
+    Workload(Arc<Workload>),
+    /// A node has it.
+    Node,
+    /// The controller knows of nobody who has it.
+    Nothing,
+}
+
+/// Answers who has an address that the node was not told of: a client of the Service path may be a pod
+/// of any node.
+///
+/// An answer counts for a second. A workload that was asked for belongs into [`Updates`] from then on,
+/// for as long as it may have connections here: this is how a change of its labels reaches those.
+pub trait Lookup: Send + Sync + 'static {
+    /// Who has the address. May take as long as it likes, and forever while the controller is away: who
+    /// asks gives up after two seconds. Polled on a worker of the gateway.
+    fn lookup(&self, address: IpAddr) -> BoxFuture<'_, Found>;
 }
 
 /// What the controller says of its objects, for the status.

@@ -13,15 +13,18 @@ mod classes;
 mod denials;
 mod history;
 mod identities;
+mod lookups;
 mod numbers;
+mod places;
 mod tables;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod verdicts;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Instant,
@@ -32,8 +35,9 @@ use clusterlink_model::{
     Import, Labels, LocalPeer, ObjectName, PeerName, PolicyName, Resource, ResourceKey, Snapshot,
     Update, Workload, policy::PolicySet,
 };
+use ipnet::IpNet;
 use tokio::sync::watch;
-use tracing::error;
+use tracing::{error, warn};
 
 use self::{
     cgroups::Cgroups,
@@ -42,7 +46,9 @@ use self::{
     history::History,
     identities::Identities,
     numbers::ImportNumbers,
+    places::Places,
     tables::{Desired, Tables, Touched},
+    targets::Targets,
 };
 pub use self::{
     history::{Moment, Recent},
@@ -66,6 +72,14 @@ pub struct Config {
     pub steered: PathBuf,
     /// Where import numbers are kept.
     pub state_dir: PathBuf,
+    /// The name of this node, where it is one of a cluster.
+    pub node: Option<Arc<str>>,
+    /// The addresses of this node at which imports' target ports are served; none without a Service
+    /// path.
+    pub target_addresses: Vec<IpAddr>,
+    /// Where clients of the Service path may come from that are neither pods nor nodes. Pods of which
+    /// nobody knows would be let in as well, so no pod may have an address in here.
+    pub outside_ranges: Vec<IpNet>,
 }
 
 /// The state could not be set up.
@@ -101,6 +115,10 @@ pub struct State {
     numbers: ImportNumbers,
     numbers_error: Option<String>,
     import_ids: Arc<HashMap<u32, ObjectName>>,
+    targets: Targets,
+    targets_error: Option<String>,
+    outside_ranges: Arc<[IpNet]>,
+    places: Arc<Places>,
     remote_labels: BTreeMap<PeerName, Arc<Labels>>,
     peer_labels: Arc<BTreeMap<PeerName, Arc<Labels>>>,
     cgroups: Cgroups,
@@ -131,6 +149,7 @@ struct Changes {
     /// Whether a policy changed that governs every namespace.
     privileged: bool,
     workloads: bool,
+    nodes: bool,
     touched: Touched,
 }
 
@@ -141,6 +160,7 @@ impl State {
         let numbers = ImportNumbers::open(&config.state_dir)?;
         let known = |number| numbers.is_known(number);
         let tables = Tables::take_over(datapath.clone(), known).map_err(StateError::Tables)?;
+        let targets = Targets::take_over(datapath.clone(), known).map_err(StateError::Tables)?;
         let mut cgroups = Cgroups::new(config.cgroup_root.clone());
         cgroups.take_over(tables.identities().collect());
         let local = Arc::new(config.local.clone());
@@ -155,6 +175,10 @@ impl State {
             numbers,
             numbers_error: None,
             import_ids: Arc::default(),
+            targets,
+            targets_error: None,
+            outside_ranges: config.outside_ranges.clone().into(),
+            places: Arc::default(),
             remote_labels: BTreeMap::new(),
             peer_labels: Arc::default(),
             cgroups,
@@ -206,6 +230,7 @@ impl State {
             changes.touched.services.extend(self.tables.services());
             changes.touched.identities.extend(self.tables.identities());
             changes.workloads = true;
+            changes.nodes = true;
             let now = Instant::now();
             let gone = self
                 .numbers
@@ -244,6 +269,7 @@ impl State {
                 ..Changes::default()
             });
         }
+        self.write_targets();
     }
 
     /// What is wrong, and a few sizes.
@@ -251,6 +277,7 @@ impl State {
         let mut problems = self.conflicts.clone();
         problems.extend(self.numbers_error.clone());
         problems.extend(self.tables.error().map(str::to_owned));
+        problems.extend(self.targets_error.clone());
         for (name, path) in self.cgroups.paths() {
             if !path.starts_with(&self.config.steered) {
                 problems.push(format!(
@@ -312,7 +339,8 @@ impl State {
                         .declare(name, after.map(|workload| &**workload));
                 }
             }
-            ResourceKey::Export(_) | ResourceKey::Node(_) => {}
+            ResourceKey::Node(name) => changes.nodes |= old.nodes.get(name) != new.nodes.get(name),
+            ResourceKey::Export(_) => {}
         }
     }
 
@@ -323,8 +351,16 @@ impl State {
         if !changes.peers.is_empty() {
             self.peer_labels = Arc::new(self.labels_in_force());
         }
+        if changes.nodes {
+            self.places = Arc::new(Places::new(
+                &self.snapshot.nodes,
+                self.config.node.as_deref(),
+                &self.config.target_addresses,
+            ));
+        }
         self.find_judged(&mut changes);
         self.update_imports(&mut changes);
+        self.update_targets(&changes);
         self.forget_denials(&mut changes);
         let fresh = if changes.workloads {
             self.update_identities(&mut changes.touched)
@@ -358,11 +394,13 @@ impl State {
             snapshot: self.snapshot.clone(),
             policies: self.policies.clone(),
             import_ids: self.import_ids.clone(),
+            targets: self.targets.desired(),
+            outside_ranges: self.outside_ranges.clone(),
             peer_labels: self.peer_labels.clone(),
             require_listed_peers: self.config.require_listed_peers,
-            dial_rules: self.config.dial_rules,
+            dial_rules: self.config.dial_rules.clone(),
         });
-        let table = changes.workloads.then(|| Arc::new(self.identity_table()));
+        let table = (changes.workloads || changes.nodes).then(|| Arc::new(self.identity_table()));
         self.tables.commit(&self.desired, changes.touched, || {
             if let Some(table) = table {
                 self.identities.store(table);
@@ -370,6 +408,7 @@ impl State {
             self.view.send_replace(view.clone());
             self.history.push(view, self.identities.load_full());
         });
+        self.write_targets();
         self.forget_unused_classes();
     }
 
@@ -437,6 +476,37 @@ impl State {
         self.import_ids = Arc::new(ids.collect());
     }
 
+    /// Where the Service path reaches imports that are new, changed or gone.
+    fn update_targets(&mut self, changes: &Changes) {
+        let (numbers, config) = (&self.numbers, &self.config);
+        let ports = |name, import| {
+            let number = numbers.number(name);
+            target_ports(config, import).filter_map(move |at| Some((at, number?)))
+        };
+        let before = |(name, import)| Some(ports(name, Option::as_deref(import)?));
+        let after = |name| Some(ports(name, self.snapshot.imports.get(name)?));
+        self.targets.replace(
+            changes.imports.iter().filter_map(before).flatten(),
+            changes.imports.keys().filter_map(after).flatten(),
+        );
+    }
+
+    /// Tells the kernel of changed target ports. Until the first complete update it keeps those that an
+    /// earlier process left, so that no other listener gets their clients.
+    fn write_targets(&mut self) {
+        if !self.ready || !self.targets.is_pending() {
+            return;
+        }
+        let error = self.targets.write().map(|error| crate::chain(&error));
+        if let Some(error) = error.as_ref().filter(|_| self.targets_error.is_none()) {
+            warn!(
+                error,
+                "a target port could not be written; it is tried again"
+            );
+        }
+        self.targets_error = error;
+    }
+
     /// Classes and kernel identities of the workloads; returns the classes that are new.
     fn update_identities(&mut self, touched: &mut Touched) -> BTreeSet<u32> {
         self.cgroups.scan();
@@ -486,6 +556,7 @@ impl State {
 
     fn identity_table(&self) -> Identities {
         let mut table = Identities::default();
+        table.places = self.places.clone();
         table
             .cgroups
             .extend(self.cgroups.tombstones().map(|id| (id, None)));
@@ -497,7 +568,8 @@ impl State {
             };
             table.cgroups.insert(id, only);
         }
-        for workload in self.snapshot.workloads.values() {
+        let networked = self.snapshot.workloads.values();
+        for workload in networked.filter(|workload| !workload.host_network) {
             for address in &workload.addresses {
                 (table.addresses.entry(address.to_canonical()))
                     .and_modify(|several| *several = None)
@@ -546,6 +618,16 @@ fn addresses(import: &Import) -> impl Iterator<Item = SocketAddr> {
         .addresses
         .iter()
         .map(|&address| SocketAddr::new(address, import.port.get()))
+}
+
+/// Where the Service path brings clients of an import to.
+fn target_ports(config: &Config, import: &Import) -> impl Iterator<Item = SocketAddr> {
+    let addresses = config.target_addresses.iter();
+    let ports = import.target_port.into_iter();
+    ports.flat_map(move |port| {
+        let addresses = addresses.clone();
+        addresses.map(move |address| SocketAddr::new(address.to_canonical(), port.get()))
+    })
 }
 
 /// Everything that an update may change.

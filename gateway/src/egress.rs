@@ -1,8 +1,8 @@
-//! Steered connections of local clients, carried to a source of the import.
+//! Connections of local clients, steered or by the Service path, carried to a source of the import.
 
 mod attempt;
 
-use std::{net::SocketAddr, os::fd::AsFd, rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use clusterlink_model::{
     Client, Import, LbScheme, Source,
@@ -15,54 +15,48 @@ use tokio::net::{TcpListener, TcpStream};
 
 use self::attempt::{Attempt, Attempted, Kept};
 use crate::{
+    arrival::{Arrival, Way},
     flow::{self, Direction, EndReason},
     judge::{decide_egress, egress_client},
     socket,
-    view::{Origin, View},
+    view::View,
     worker::{OpenFlow, Worker},
 };
 
 /// How long a client that is not known yet is held.
 const HOLD: Duration = Duration::from_secs(2);
 
+/// How many clients of the Service path a worker holds at once: whoever reaches the node reaches its
+/// leased ports.
+const HELD: usize = 1024;
+
 type End = (EndReason, Option<String>);
 
-/// Accepts steered connections.
-pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener) {
+/// Accepts the connections that come this way.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, way: Way) {
     loop {
         match listener.accept().await {
             Ok((socket, source)) => {
-                tokio::task::spawn_local(serve(worker.clone(), socket, source));
+                tokio::task::spawn_local(serve(worker.clone(), socket, source, way));
             }
             Err(error) => crate::accept_failed(&error).await,
         }
     }
 }
 
-async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketAddr) {
+async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketAddr, way: Way) {
     if socket::prepare_application(&socket).is_err() {
         // The client is gone already.
         return;
     }
-    let origin = match worker.shared.origins.origin(socket.as_fd()) {
-        Ok(Some(origin)) => origin,
-        Ok(None) => {
-            // Without the kernel's record nobody knows what was asked for, and by whom.
-            worker.shared.metrics.unrecorded.inc();
-            tracing::debug!(%source, "connection without a record is reset");
-            return;
-        }
-        Err(error) => {
-            worker.shared.metrics.unrecorded.inc();
-            tracing::warn!(%source, %error, "cannot read the record of a connection");
-            return;
-        }
+    let Some(arrival) = Arrival::of(&worker, way, &socket, source) else {
+        return;
     };
     worker.shared.metrics.connections.inc();
     let mut open = OpenFlow::new(&worker.shared, Direction::Egress);
     open.flow
         .update(|record| record.client_address = Some(source));
-    let (reason, detail) = carry(&worker, Rc::new(socket), source, &origin, &open).await;
+    let (reason, detail) = carry(&worker, Rc::new(socket), source, &arrival, &open).await;
     open.ends(reason, detail);
 }
 
@@ -71,15 +65,18 @@ async fn carry(
     worker: &Rc<Worker>,
     socket: Rc<TcpStream>,
     address: SocketAddr,
-    origin: &Origin,
+    arrival: &Arrival,
     open: &OpenFlow,
 ) -> End {
-    let mut client = worker.shared.origins.client(origin, address);
+    let mut client = arrival.client(&*worker.shared.origins, address);
     if client == Client::Unknown {
-        client = Box::pin(identify(worker, origin, address)).await;
+        client = match Box::pin(identify(worker, arrival, address)).await {
+            Ok(client) => client,
+            Err(overloaded) => return overloaded,
+        };
     }
     let view = worker.view();
-    let import = view.import(origin.import).cloned();
+    let import = view.import(arrival.import()).cloned();
     open.flow.update(|record| {
         record.client = egress_client(&client);
         record.import = import.as_ref().map(|import| import.name.clone());
@@ -87,39 +84,75 @@ async fn carry(
     let Some(import) = import else {
         return (
             EndReason::Removed,
-            Some(format!("no import has the number {}", origin.import)),
+            Some(format!("no import has the number {}", arrival.import())),
         );
     };
     match client {
         _ if !view.ready => return (EndReason::NotReady, None),
         Client::Unknown => {
-            let detail = format!("cgroup {} is no workload of this peer", origin.cgroup);
-            return (EndReason::IdentityUnknown, Some(detail));
+            return (EndReason::IdentityUnknown, Some(arrival.unknown(address)));
         }
-        Client::Outside => return (EndReason::Outside, None),
-        Client::Pod { .. } | Client::Host => {}
+        Client::Outside if !view.admits_outside(address.ip()) => {
+            let detail = format!(
+                "{} is neither a pod nor a node, and in no range that is opened to the outside",
+                address.ip().to_canonical()
+            );
+            return (EndReason::Outside, Some(detail));
+        }
+        Client::Pod { .. } | Client::Host | Client::Outside => {}
     }
     try_sources(
-        worker, &socket, address, origin, open, &view, &import, client,
+        worker, &socket, address, arrival, open, &view, &import, client,
     )
     .await
 }
 
-/// Waits for a client to become known.
-async fn identify(worker: &Worker, origin: &Origin, address: SocketAddr) -> Client {
+/// Waits for a client to become known, or finds out who it is.
+async fn identify(worker: &Worker, arrival: &Arrival, address: SocketAddr) -> Result<Client, End> {
+    let _held = match arrival {
+        Arrival::Steered(_) => None,
+        Arrival::Service { .. } => Some(Held::take(worker)?),
+    };
+    let origins = &*worker.shared.origins;
     let mut views = worker.shared.view.clone();
-    let known = async {
+    let told = async {
         loop {
             views.mark_unchanged();
-            let client = worker.shared.origins.client(origin, address);
+            let client = arrival.client(origins, address);
             if client != Client::Unknown || views.changed().await.is_err() {
                 return client;
             }
         }
     };
-    tokio::time::timeout(HOLD, known)
-        .await
-        .unwrap_or(Client::Unknown)
+    let known = async {
+        tokio::select! {
+            client = told => client,
+            client = arrival.look_up(origins, address.ip()) => client,
+        }
+    };
+    let known = tokio::time::timeout(HOLD, known).await;
+    Ok(known.unwrap_or(Client::Unknown))
+}
+
+/// A place among the clients that are held.
+struct Held<'a>(&'a Worker);
+
+impl<'a> Held<'a> {
+    fn take(worker: &'a Worker) -> Result<Self, End> {
+        let held = worker.held.get();
+        if held >= HELD {
+            let detail = format!("{held} other clients of the Service path are not known either");
+            return Err((EndReason::Overloaded, Some(detail)));
+        }
+        worker.held.set(held + 1);
+        Ok(Self(worker))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.set(self.0.held.get() - 1);
+    }
 }
 
 #[expect(
@@ -130,7 +163,7 @@ async fn try_sources(
     worker: &Rc<Worker>,
     socket: &Rc<TcpStream>,
     address: SocketAddr,
-    origin: &Origin,
+    arrival: &Arrival,
     open: &OpenFlow,
     view: &Arc<View>,
     import: &Arc<Import>,
@@ -165,7 +198,7 @@ async fn try_sources(
             view,
             socket,
             address,
-            origin,
+            arrival,
             import,
             source,
         };

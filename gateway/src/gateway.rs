@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -34,6 +34,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where steered connections arrive, one address per family.
     pub steering: Vec<SocketAddr>,
+    /// Where the listeners of the Service path are bound, at a free port each: a loopback address per
+    /// family, since it is the kernel that hands them connections to leased ports. Empty without a
+    /// Service path.
+    pub targets: Vec<IpAddr>,
     /// The software version that other peers are told.
     pub software: String,
     /// Makes `random` imports draw the same sequence of sources in every run.
@@ -67,6 +71,7 @@ pub struct Gateway {
     shared: Arc<Shared>,
     listen: SocketAddr,
     steering: Vec<OwnedFd>,
+    targets: Vec<OwnedFd>,
     stop: CancellationToken,
     grace: watch::Sender<Duration>,
     threads: Vec<JoinHandle<()>>,
@@ -96,20 +101,32 @@ impl Gateway {
         ));
         let mut listen = config.listen;
         let mut steering = Vec::new();
+        let mut targets = Vec::new();
         let mut listeners = Vec::new();
         for _ in 0..config.workers.get() {
             let peers = bind(listen, "other peers (--listen)")?;
             // All workers share the port that the first one got.
             listen = peers.local_addr().map_err(GatewayError::Worker)?;
-            let mut own = Vec::new();
+            let mut own_steering = Vec::new();
             for address in &config.steering {
                 let listener = bind(*address, "steered connections (--gateway-address)")?;
-                let copy = listener.try_clone().map_err(GatewayError::Worker)?;
-                steering.push(OwnedFd::from(copy));
-                own.push(listener);
+                steering.push(copy(&listener)?);
+                own_steering.push(listener);
+            }
+            let mut own_targets = Vec::new();
+            for address in &config.targets {
+                let listener =
+                    socket::listen_privately(*address).map_err(|source| GatewayError::Listen {
+                        address: SocketAddr::new(*address, 0),
+                        purpose: "the Service path",
+                        source,
+                    })?;
+                targets.push(copy(&listener)?);
+                own_targets.push(listener);
             }
             listeners.push(Listeners {
-                steering: own,
+                steering: own_steering,
+                targets: own_targets,
                 peers,
             });
         }
@@ -129,6 +146,7 @@ impl Gateway {
             shared,
             listen,
             steering,
+            targets,
             stop,
             grace,
             threads,
@@ -138,6 +156,11 @@ impl Gateway {
     /// The listening sockets of steered connections.
     pub fn steering_listeners(&self) -> &[OwnedFd] {
         &self.steering
+    }
+
+    /// The listening sockets of the Service path.
+    pub fn target_listeners(&self) -> &[OwnedFd] {
+        &self.targets
     }
 
     /// Where other peers connect.
@@ -174,6 +197,7 @@ impl Gateway {
     pub async fn shutdown(mut self, grace: Duration) {
         // Kept open, the listening sockets would go on taking connections that nobody serves.
         self.steering.clear();
+        self.targets.clear();
         self.grace.send_replace(grace);
         self.stop.cancel();
         let threads = std::mem::take(&mut self.threads);
@@ -202,6 +226,11 @@ fn bind(address: SocketAddr, purpose: &'static str) -> Result<std::net::TcpListe
         purpose,
         source,
     })
+}
+
+fn copy(listener: &std::net::TcpListener) -> Result<OwnedFd, GatewayError> {
+    let copy = listener.try_clone().map_err(GatewayError::Worker)?;
+    Ok(OwnedFd::from(copy))
 }
 
 fn work(

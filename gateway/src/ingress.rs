@@ -200,7 +200,7 @@ async fn connect(
         return Err((EndReason::Removed, None));
     };
     let dialled = tokio::select! {
-        dialled = backend::dial(export, view.dial_rules, rand::rng().next_u64()) => dialled,
+        dialled = backend::dial(export, &view, rand::rng().next_u64()) => dialled,
         ended = ended(stream) => {
             // The client went away, or the flow was cut, while the backend was dialled.
             link.reset(stream.id, ResetCode::Denied);

@@ -1,6 +1,11 @@
 //! Live flows are judged again whenever something changes that their verdict depends on.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use clusterlink_model::{
     Backend, Client, Export, Labels, LocalPeer, ObjectName, Source, WorkloadAttributes,
@@ -8,10 +13,11 @@ use clusterlink_model::{
 };
 
 use crate::{
+    arrival::Arrival,
     flow::EndReason,
     link::Link,
     stream::Stream,
-    view::{Origin, Origins, View},
+    view::{Origins, View},
     worker::abort,
 };
 
@@ -26,7 +32,7 @@ pub(crate) struct Live {
 pub(crate) enum Side {
     /// A local client of an import.
     Egress {
-        origin: Origin,
+        arrival: Arrival,
         address: SocketAddr,
         import: ObjectName,
         source: Source,
@@ -64,13 +70,13 @@ impl Live {
     pub(crate) fn judge(&self, view: &View, origins: &dyn Origins) {
         let judged = match &self.side {
             Side::Egress {
-                origin,
+                arrival,
                 address,
                 import,
                 source,
                 client,
             } => {
-                let now = origins.client(origin, *address);
+                let now = arrival.client_after(&client.borrow(), origins, *address);
                 if *client.borrow() != now {
                     if let Client::Pod { attributes, .. } = &now {
                         self.link.attest(self.stream.id, Some(attributes));
@@ -78,7 +84,7 @@ impl Live {
                     *client.borrow_mut() = now;
                 }
                 let client = client.borrow();
-                egress(view, &client, import, source)
+                egress(view, &client, address.ip(), import, source)
             }
             Side::Ingress { export, workload } => {
                 let workload = workload.borrow();
@@ -103,6 +109,7 @@ impl Live {
 pub(crate) fn egress(
     view: &View,
     client: &Client,
+    address: IpAddr,
     import: &ObjectName,
     source: &Source,
 ) -> Result<Decision, EndReason> {
@@ -111,6 +118,9 @@ pub(crate) fn egress(
     }
     if *client == Client::Unknown {
         return Err(EndReason::IdentityUnknown);
+    }
+    if *client == Client::Outside && !view.admits_outside(address) {
+        return Err(EndReason::Outside);
     }
     let import = view
         .snapshot

@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arrival;
 mod backend;
 mod egress;
 pub mod flow;

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     handshakes_refused: Family<Because, Counter>,
     pub(crate) sessions: Gauge,
     pub(crate) unrecorded: Counter,
+    pub(crate) service_path: Counter,
+    pub(crate) untargeted: Counter,
     pub(crate) failovers: Counter,
     pub(crate) half_open_refused: Counter,
 }
@@ -80,6 +82,16 @@ impl Metrics {
             "connections_unrecorded",
             "Connections to the steering port that the kernel has no record of; they are reset.",
             metrics.unrecorded.clone(),
+        );
+        registry.register(
+            "connections_service_path",
+            "Connections of local clients that came to the leased port of an import, by kube-proxy or a CNI.",
+            metrics.service_path.clone(),
+        );
+        registry.register(
+            "connections_untargeted",
+            "Connections on the Service path to a port that no import has; they are reset.",
+            metrics.untargeted.clone(),
         );
         registry.register(
             "failovers",

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -30,6 +30,20 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         // The unspecified address means both families; another one names its own alone.
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A listener at a free port that nobody else can share. Which port that is does not matter: the
+/// kernel hands it connections to other ones.
+pub(crate) fn listen_privately(address: IpAddr) -> io::Result<std::net::TcpListener> {
+    let address = SocketAddr::new(address, 0);
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

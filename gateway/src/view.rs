@@ -5,15 +5,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    future::{Future, ready},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
+    pin::Pin,
     sync::Arc,
 };
 
 use clusterlink_model::{
     Client, Import, Labels, LocalPeer, ObjectName, PeerName, Snapshot, policy::PolicySet,
 };
+use ipnet::IpNet;
 
 /// Everything that decisions depend on, at one moment. Replaced as a whole, never changed.
 #[derive(Clone, Debug)]
@@ -30,6 +33,10 @@ pub struct View {
     pub policies: Arc<PolicySet>,
     /// The imports by the number that the kernel knows them by.
     pub import_ids: Arc<HashMap<u32, ObjectName>>,
+    /// The numbers of imports by the address and port at which the Service path reaches them.
+    pub targets: Arc<HashMap<SocketAddr, u32>>,
+    /// Where clients that are neither pods nor nodes may come from.
+    pub outside_ranges: Arc<[IpNet]>,
     /// The labels in force of each peer: the Peer object's own, else what the peer says of itself
     /// (see `Gateway::remote_labels`).
     pub peer_labels: Arc<BTreeMap<PeerName, Arc<Labels>>>,
@@ -49,6 +56,8 @@ impl View {
             snapshot: Arc::default(),
             policies: Arc::default(),
             import_ids: Arc::default(),
+            targets: Arc::default(),
+            outside_ranges: Arc::default(),
             peer_labels: Arc::default(),
             require_listed_peers: false,
             dial_rules: DialRules::default(),
@@ -60,6 +69,12 @@ impl View {
         self.snapshot.imports.get(self.import_ids.get(&number)?)
     }
 
+    /// Whether a client that is neither a pod nor a node may come from this address.
+    pub fn admits_outside(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        (self.outside_ranges.iter()).any(|range| range.contains(&address))
+    }
+
     /// The labels in force of a peer; none are known of a peer that was never heard.
     pub fn labels_of(&self, peer: &PeerName) -> &Labels {
         static NONE: Labels = Labels::new();
@@ -67,11 +82,16 @@ impl View {
     }
 }
 
-/// Which resolved addresses may be dialled as backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which resolved addresses may be dialled as backends: the gateway must not lend its host's rights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DialRules {
     /// Loopback and the host's own addresses are services of this peer (standalone peers).
     pub allow_local: bool,
+    /// What an administrator allows although it would be refused.
+    pub allow: Arc<[IpNet]>,
+    /// What no name may resolve to, besides the nodes' addresses and the pods' ranges: the API
+    /// server's addresses, the range of ClusterIPs.
+    pub refuse: Arc<[IpNet]>,
 }
 
 /// What is known of an accepted connection to the steering address.
@@ -101,4 +121,16 @@ pub trait Origins: Send + Sync + 'static {
     /// Hears that every source of an import was tried for a client, and that each of their peers
     /// denied it; the next connects of such clients may be refused for a moment without asking.
     fn denied_everywhere(&self, _client: &Client, _import: &Arc<Import>) {}
+
+    /// Who has an address, as far as that is known now: the client of a connection that came by the
+    /// Service path, of which the kernel has no record. Asked again when the view changes.
+    fn client_at(&self, _source: IpAddr) -> Client {
+        Client::Unknown
+    }
+
+    /// Finds out who has an address that [`client_at`](Self::client_at) does not know. May take as
+    /// long as it likes: who asks waits for two seconds. An unknown client is refused then.
+    fn look_up(&self, _source: IpAddr) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+        Box::pin(ready(Client::Unknown))
+    }
 }

@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    arrival::Way,
     egress,
     flow::{EndReason, FlowLog, now_ms},
     ingress,
@@ -94,6 +95,8 @@ pub(crate) struct Worker {
     rotation: RefCell<HashMap<ObjectName, Arc<AtomicU64>>>,
     /// Handshakes of callers that are under way.
     pub(crate) handshakes: RefCell<HashMap<std::net::IpAddr, usize>>,
+    /// Clients of the Service path that are held until it is known who they are.
+    pub(crate) held: Cell<usize>,
     next_live: Cell<u64>,
     stop: CancellationToken,
     /// Names this worker to other peers.
@@ -112,6 +115,7 @@ impl Worker {
             scratch: Scratch::new(),
             rotation: RefCell::default(),
             handshakes: RefCell::default(),
+            held: Cell::new(0),
             next_live: Cell::new(0),
             stop,
             instance: format!("{:016x}", rand::rng().next_u64()),
@@ -368,6 +372,8 @@ impl Drop for OpenFlow {
 pub(crate) struct Listeners {
     /// Steered connections of local clients.
     pub(crate) steering: Vec<std::net::TcpListener>,
+    /// Local clients that come by the Service path.
+    pub(crate) targets: Vec<std::net::TcpListener>,
     /// Other peers.
     pub(crate) peers: std::net::TcpListener,
 }
@@ -380,9 +386,11 @@ pub(crate) async fn run(
     grace: watch::Receiver<Duration>,
 ) -> std::io::Result<()> {
     let mut tasks = tokio::task::JoinSet::new();
-    for listener in listeners.steering {
+    let steering = listeners.steering.into_iter().map(|l| (Way::Steering, l));
+    let targets = listeners.targets.into_iter().map(|l| (Way::ServicePath, l));
+    for (way, listener) in steering.chain(targets) {
         let listener = TcpListener::from_std(listener)?;
-        tasks.spawn_local(egress::accept(worker.clone(), listener));
+        tasks.spawn_local(egress::accept(worker.clone(), listener, way));
     }
     let listener = TcpListener::from_std(listeners.peers)?;
     tasks.spawn_local(ingress::accept(worker.clone(), listener));

@@ -1,13 +1,16 @@
-//! Who a client is, from the kernel's record of its connect: what the gateway asks for every
-//! accepted connection, answered from an immutable table.
+//! Who a client is, from the kernel's record of its connect, or by its address where there is none:
+//! what the gateway asks for every accepted connection, answered from an immutable table.
 
 use std::{
     collections::{HashMap, HashSet},
+    future::Future,
     io,
     net::{IpAddr, SocketAddr},
     os::fd::BorrowedFd,
     path::PathBuf,
+    pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -19,8 +22,13 @@ use super::{
     cgroups::walk,
     denials::Denial,
     history::{History, Recent},
+    lookups::Lookups,
+    places::{Places, has},
 };
-use crate::datapath::Datapath;
+use crate::{
+    control::{Found, Lookup},
+    datapath::Datapath,
+};
 
 /// The table in force, replaced as a whole.
 pub(super) type Shared = Arc<ArcSwap<Identities>>;
@@ -30,8 +38,11 @@ pub(super) type Shared = Arc<ArcSwap<Identities>>;
 pub(super) struct Identities {
     /// By cgroup; `None` is one that exists but has no workload (any more), or several.
     pub(super) cgroups: HashMap<u64, Option<Arc<Workload>>>,
-    /// By address; `None` is one that several workloads claim.
+    /// By address; `None` is one that several workloads claim. A workload of a node's network has none
+    /// of its own.
     pub(super) addresses: HashMap<IpAddr, Option<Arc<Workload>>>,
+    /// Nodes and the ranges of pods.
+    pub(super) places: Arc<Places>,
     /// Every declared directory: a cgroup may be newer than this table.
     pub(super) directories: Vec<(PathBuf, Arc<Workload>)>,
     /// Cgroups outside of the table that were looked for in `directories`.
@@ -101,12 +112,12 @@ impl Identities {
 /// A recorded identity counts only if the source address belongs to the pod, where the pod has
 /// addresses of its own.
 fn judge(workload: &Workload, origin: &Origin, address: IpAddr) -> Client {
-    let own = origin.same_namespace
+    // A standalone peer's workloads are processes of the host; a pod of Kubernetes that has a network of
+    // its own is not itself when it comes from the host's.
+    let of_host = workload.host_network || workload.uids.is_empty();
+    let own = (origin.same_namespace && of_host)
         || workload.addresses.is_empty()
-        || workload
-            .addresses
-            .iter()
-            .any(|known| known.to_canonical() == address);
+        || has(workload, address);
     if own { pod(workload) } else { Client::Unknown }
 }
 
@@ -123,7 +134,12 @@ pub struct NodeOrigins {
     identities: Shared,
     history: Arc<History>,
     denials: mpsc::Sender<Denial>,
+    lookups: Lookups,
 }
+
+/// How long the controller is left alone after it said that nobody has an address of the pods' ranges:
+/// the pod may be about to be announced to it.
+const AGAIN: Duration = Duration::from_millis(250);
 
 impl NodeOrigins {
     pub(super) fn new(
@@ -137,7 +153,22 @@ impl NodeOrigins {
             identities,
             history,
             denials,
+            lookups: Lookups::default(),
         }
+    }
+
+    /// Clients of the Service path that this node was not told of are looked up; without this nobody
+    /// answers for them.
+    pub fn with_lookup(mut self, lookup: Arc<dyn Lookup>) -> Self {
+        self.lookups = Lookups::new(lookup);
+        self
+    }
+
+    /// Who has an address, with what the controller may have said of it.
+    fn at(&self, address: IpAddr, found: Option<&Found>) -> Option<Client> {
+        let table = self.identities.load();
+        let workload = table.addresses.get(&address);
+        table.places.client(address, workload, found)
     }
 
     /// What was in force since this was called last, for the flow log.
@@ -165,5 +196,29 @@ impl Origins for NodeOrigins {
         let import = import.clone();
         // With too many of them waiting, this one is asked again.
         let _ = self.denials.try_send(Denial { attributes, import });
+    }
+
+    fn client_at(&self, source: IpAddr) -> Client {
+        let address = source.to_canonical();
+        let client = (self.at(address, None))
+            .or_else(|| self.at(address, Some(&self.lookups.answer(address)?)));
+        client.unwrap_or(Client::Unknown)
+    }
+
+    fn look_up(&self, source: IpAddr) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+        let address = source.to_canonical();
+        Box::pin(async move {
+            if let Some(client) = self.at(address, None) {
+                return client;
+            }
+            loop {
+                let found = self.lookups.ask(address).await;
+                let client = self.at(address, Some(&found)).unwrap_or(Client::Unknown);
+                if found != Found::Nothing || client == Client::Outside {
+                    return client;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        })
     }
 }

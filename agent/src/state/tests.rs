@@ -9,6 +9,8 @@ use clusterlink_model::{
 };
 use proptest::prelude::*;
 
+mod service_path;
+
 use super::*;
 use crate::datapath::{CLASS_HOST, MemoryDatapath, Write, cgroup_id};
 
@@ -38,6 +40,9 @@ impl Node {
             cgroup_root: dir.path().join("cgroup"),
             steered: dir.path().join("cgroup"),
             state_dir: dir.path().to_owned(),
+            node: Some("here".into()),
+            target_addresses: vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            outside_ranges: Vec::new(),
         };
         let state = State::new(config, &(datapath.clone() as Arc<dyn Datapath>)).unwrap();
         Self {

@@ -16,9 +16,9 @@ use super::{REFUSED, at, scene};
 /// How often the programs are replaced under the client's connects.
 const TAKEOVERS: usize = 20;
 
-/// The links that are pinned below a peer's directory, with the numbers of link and program.
-fn links(bpf_dir: &Path) -> BTreeMap<String, (u64, u64)> {
-    let pins = std::fs::read_dir(bpf_dir.join("v1/links")).unwrap();
+/// The links that are pinned with the numbers of link and program.
+fn links(pins: &Path) -> BTreeMap<String, (u64, u64)> {
+    let pins = std::fs::read_dir(pins.join("links")).unwrap();
     pins.map(|pin| {
         let pin = pin.unwrap();
         let output = Command::new("bpftool")
@@ -46,10 +46,10 @@ fn a_successor_replaces_the_programs_of_the_same_links() {
     }
     let scene = scene::Scene::new();
     drop(scene.start());
-    let before = links(&scene.bpf_dir);
+    let before = links(&scene.pins());
     assert!(before.len() >= clusterlink_ebpf_common::programs::ALL.len());
     let datapath = scene.start();
-    let after = links(&scene.bpf_dir);
+    let after = links(&scene.pins());
     let names = |links: &BTreeMap<_, _>| links.keys().cloned().collect::<Vec<String>>();
     assert_eq!(names(&before), names(&after));
     for (name, (link, program)) in &before {

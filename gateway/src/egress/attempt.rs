@@ -13,6 +13,7 @@ use clusterlink_model::{
 use tokio::net::TcpStream;
 
 use crate::{
+    arrival::Arrival,
     flow::{Direction, EndReason, Flow},
     ingress::ended_reason,
     judge::{Live, Side},
@@ -21,7 +22,7 @@ use crate::{
     socket,
     stream::{Ended, Phase, Stream},
     tunnel::{EARLY_DATA, RejectCode, ResetCode},
-    view::{Origin, View},
+    view::View,
     worker::Worker,
 };
 
@@ -85,7 +86,7 @@ pub(super) struct Attempt<'a> {
     pub(super) view: &'a Arc<View>,
     pub(super) socket: &'a Rc<TcpStream>,
     pub(super) address: SocketAddr,
-    pub(super) origin: &'a Origin,
+    pub(super) arrival: &'a Arrival,
     pub(super) import: &'a Arc<Import>,
     pub(super) source: &'a Source,
 }
@@ -124,7 +125,7 @@ impl Attempt<'_> {
             link: link.clone(),
             stream: stream.clone(),
             side: Side::Egress {
-                origin: self.origin.clone(),
+                arrival: self.arrival.clone(),
                 address: self.address,
                 import: self.import.name.clone(),
                 source: self.source.clone(),

@@ -4,4 +4,5 @@
 
 mod relay;
 mod revocation;
+mod service_path;
 mod support;

@@ -3,9 +3,9 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::{NonZeroU16, NonZeroUsize},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -14,7 +14,7 @@ use std::{
 use clusterlink_gateway::{
     Config, Gateway,
     tls::Credentials,
-    view::{DialRules, Origin, Origins, View},
+    view::{Origin, Origins, View},
 };
 use clusterlink_model::{
     Action, Backend, Client, Endpoint, Export, HostPort, Import, Labels, LbScheme, LocalPeer,
@@ -117,6 +117,17 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(authority: &Authority, name: &str, workers: usize) -> Self {
+        Self::start_with(authority, name, workers, Arc::new(FixedOrigins), &[])
+    }
+
+    /// Starts a gateway with listeners of the Service path.
+    pub(crate) fn start_with(
+        authority: &Authority,
+        name: &str,
+        workers: usize,
+        origins: Arc<dyn Origins>,
+        targets: &[IpAddr],
+    ) -> Self {
         let certs = tempfile::tempdir().unwrap();
         authority.issue(name, certs.path());
         let credentials = Credentials::load(certs.path(), 1).unwrap();
@@ -133,6 +144,7 @@ impl Node {
             workers: NonZeroUsize::new(workers).unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
             steering: vec![steering],
+            targets: targets.to_vec(),
             software: "test".to_owned(),
             random_seed: None,
         };
@@ -141,7 +153,7 @@ impl Node {
             &config,
             credentials_receiver,
             view_receiver,
-            Arc::new(FixedOrigins),
+            origins,
             &mut registry,
         )
         .unwrap();
@@ -152,6 +164,28 @@ impl Node {
             certs,
             credentials,
         }
+    }
+
+    /// Where the listeners of the Service path are. No kernel hands them connections to other ports
+    /// here, so that their own ports have to be leased.
+    pub(crate) fn targets(&self) -> Vec<SocketAddr> {
+        let listeners = self.gateway.target_listeners().iter();
+        let addresses = listeners.map(|fd| {
+            let socket = socket2::SockRef::from(&fd.as_fd()).local_addr().unwrap();
+            socket.as_socket().unwrap()
+        });
+        addresses.collect()
+    }
+
+    /// Leases the ports of all listeners of the Service path to import 1.
+    pub(crate) fn lease_targets(&self) {
+        let leased: HashMap<_, _> = self.targets().into_iter().map(|at| (at, 1)).collect();
+        self.view.send_modify(|view| {
+            let mut next = (**view).clone();
+            next.generation += 1;
+            next.targets = Arc::new(leased);
+            *view = Arc::new(next);
+        });
     }
 
     /// Revokes a peer's certificate at this node.
@@ -171,7 +205,7 @@ impl Node {
             build(&mut snapshot);
             next.generation += 1;
             next.ready = true;
-            next.dial_rules = DialRules { allow_local: true };
+            next.dial_rules.allow_local = true;
             next.policies = Arc::new(PolicySet::new(snapshot.policies.values().cloned()));
             let ids: HashMap<_, _> = (1..).zip(snapshot.imports.keys().cloned()).collect();
             next.import_ids = Arc::new(ids);

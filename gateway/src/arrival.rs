@@ -1,0 +1,133 @@
+//! How a connection of a local client reached this gateway, and what that tells of it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+};
+
+use clusterlink_model::Client;
+use tokio::net::TcpStream;
+
+use crate::{
+    view::{Origin, Origins},
+    worker::Worker,
+};
+
+/// Which kind of listener accepted a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// The one that the kernel steers connects to.
+    Steering,
+    /// The one that the kernel hands connections to leased ports to.
+    ServicePath,
+}
+
+/// A connection that is for an import.
+#[derive(Clone, Debug)]
+pub(crate) enum Arrival {
+    /// Its connect was steered, and the kernel has a record of it.
+    Steered(Origin),
+    /// It came by the Service path: kube-proxy or a CNI sent it to the leased port of an import.
+    Service {
+        /// The number of the import.
+        import: u32,
+        /// The address and port that it was sent to.
+        destination: SocketAddr,
+    },
+}
+
+impl Arrival {
+    /// What an accepted connection is for; `None` is counted, and such a connection is reset.
+    pub(crate) fn of(
+        worker: &Worker,
+        way: Way,
+        socket: &TcpStream,
+        source: SocketAddr,
+    ) -> Option<Self> {
+        match way {
+            Way::Steering => steered(worker, socket, source),
+            Way::ServicePath => by_service_path(worker, socket, source),
+        }
+    }
+
+    /// The number of the import that it is for.
+    pub(crate) fn import(&self) -> u32 {
+        match self {
+            Self::Steered(origin) => origin.import,
+            Self::Service { import, .. } => *import,
+        }
+    }
+
+    /// Who the client is, as far as that is known now.
+    pub(crate) fn client(&self, origins: &dyn Origins, source: SocketAddr) -> Client {
+        match self {
+            Self::Steered(origin) => origins.client(origin, source),
+            Self::Service { .. } => origins.client_at(source.ip()),
+        }
+    }
+
+    /// Who the client of an open flow is, after `before`. Nothing but the address tells who a client of
+    /// the Service path is; when it is no longer known who has that, the client is still the one it was.
+    pub(crate) fn client_after(
+        &self,
+        before: &Client,
+        origins: &dyn Origins,
+        source: SocketAddr,
+    ) -> Client {
+        match (self, self.client(origins, source)) {
+            (Self::Service { .. }, Client::Unknown) => before.clone(),
+            (_, now) => now,
+        }
+    }
+
+    /// Finds out who a client is that is not known; never, if there is nobody to ask.
+    pub(crate) async fn look_up(&self, origins: &dyn Origins, source: IpAddr) -> Client {
+        match self {
+            // What the kernel recorded needs no more than to be announced to this node.
+            Self::Steered(_) => std::future::pending().await,
+            Self::Service { .. } => origins.look_up(source).await,
+        }
+    }
+
+    /// Why a client is refused of which nobody knows who it is.
+    pub(crate) fn unknown(&self, source: SocketAddr) -> String {
+        match self {
+            Self::Steered(origin) => {
+                format!("cgroup {} is no workload of this peer", origin.cgroup)
+            }
+            Self::Service { destination, .. } => format!(
+                "{} connected to {destination}, and is no pod that this peer knows of: another node, or a pod behind it, or one that was not announced",
+                source.ip().to_canonical()
+            ),
+        }
+    }
+}
+
+fn steered(worker: &Worker, socket: &TcpStream, source: SocketAddr) -> Option<Arrival> {
+    match worker.shared.origins.origin(socket.as_fd()) {
+        Ok(Some(origin)) => return Some(Arrival::Steered(origin)),
+        // Without the kernel's record nobody knows what was asked for, and by whom.
+        Ok(None) => tracing::debug!(%source, "connection without a record is reset"),
+        Err(error) => {
+            tracing::warn!(%source, %error, "cannot read the record of a connection");
+        }
+    }
+    worker.shared.metrics.unrecorded.inc();
+    None
+}
+
+fn by_service_path(worker: &Worker, socket: &TcpStream, source: SocketAddr) -> Option<Arrival> {
+    // The kernel handed it over as it was: the socket's own address is what the client was sent to.
+    let local = socket.local_addr().ok()?;
+    let destination = SocketAddr::new(local.ip().to_canonical(), local.port());
+    let Some(&import) = worker.view().targets.get(&destination) else {
+        tracing::debug!(%source, %destination, "connection to a port of no import is reset");
+        worker.shared.metrics.untargeted.inc();
+        return None;
+    };
+    worker.shared.metrics.service_path.inc();
+    Some(Arrival::Service {
+        import,
+        destination,
+    })
+}
