@@ -16,7 +16,7 @@ use clusterlink_ebpf_common::{
         COUNTERS, FLOWS, GATEWAYS, IDENTITIES, LISTENERS, MAX_LISTENERS, MAX_TARGET_SOCKETS,
         TARGET_SOCKETS, VERDICTS,
     },
-    reason,
+    reason, rule,
 };
 use clusterlink_gateway::view::Origin;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -95,7 +95,12 @@ impl KernelDatapath {
                 0
             },
             netns_cookie,
-            heartbeat_ns: clock::now_ns(),
+            heartbeat_ns: if pass_when_stale {
+                // Stale, and not inert: the ports of the Service path stay out of other hands.
+                clock::now_ns().saturating_sub(rule::STALE_NS + 1)
+            } else {
+                clock::now_ns()
+            },
             tgid: 0,
             listeners: 0,
             target_sockets_v4: 0,
@@ -133,7 +138,11 @@ impl KernelDatapath {
     fn update_gateway(&self, change: impl FnOnce(&mut Gateway)) -> Result<(), DatapathError> {
         let (map, gateway) = &mut *lock(&self.tables.gateway);
         change(gateway);
-        gateway.heartbeat_ns = clock::now_ns();
+        if gateway.flags & Gateway::PASS_WHEN_STALE == 0 {
+            // Where another agent takes over, nothing but a heartbeat may say that this one is there:
+            // connects would be refused while it starts.
+            gateway.heartbeat_ns = clock::now_ns();
+        }
         map.set(0, *gateway, 0)
             .map_err(|error| DatapathError::map("write", GATEWAYS, error))
     }
@@ -153,7 +162,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn heartbeat(&self) -> Result<(), DatapathError> {
-        self.update_gateway(|_| {})
+        self.update_gateway(|gateway| gateway.heartbeat_ns = clock::now_ns())
     }
 
     fn set_service(&self, address: SocketAddr, import: u32) -> Result<(), DatapathError> {

@@ -177,9 +177,19 @@ fn a_gateway_that_is_not_heard_of_gets_no_client_of_the_service_path() {
 
 #[test]
 fn a_killed_gateways_targets_are_refused_until_its_successor_serves_them() {
-    if !privileged() {
-        return;
+    if privileged() {
+        take_over(false);
     }
+}
+
+#[test]
+fn a_successor_that_is_bypassed_while_it_starts_gives_no_target_away() {
+    if privileged() {
+        take_over(true);
+    }
+}
+
+fn take_over(pass_when_stale: bool) {
     let mut scene = Scene::new();
     scene.listeners.clear();
     let (mut peer, answer) = OtherPeer::start(&scene, &scene.bpf_dir, &scene.cgroup);
@@ -198,7 +208,9 @@ fn a_killed_gateways_targets_are_refused_until_its_successor_serves_them() {
         });
         let before = link_id();
         peer.kill();
-        let datapath = started(scene.config());
+        let mut config = scene.config();
+        config.pass_when_stale = pass_when_stale;
+        let datapath = started(config);
         assert_eq!(datapath.targets().unwrap(), [(at(TARGET), 9)]);
         let number = |shown: &str| shown.split(':').next().map(str::to_owned);
         assert_eq!(
