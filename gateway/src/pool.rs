@@ -61,18 +61,14 @@ impl Pool {
             .clone()
     }
 
-    /// Whether the last attempts at all of the peer's gateways failed.
+    /// Whether the peer gives no sign of life: its sessions are suspect, or the last attempts at
+    /// all of its gateways failed. A client of such a peer would wait for a dial first.
     pub(crate) fn is_unreachable(&self, peer: &Peer) -> bool {
         let peers = self.peers.borrow();
         let Some(pool) = peers.get(&peer.name) else {
             return peer.gateways.is_empty();
         };
-        pool.pick().is_none() && {
-            let dials = pool.dials.borrow();
-            peer.gateways
-                .iter()
-                .all(|gateway| dials.get(gateway).is_some_and(|dial| dial.error.is_some()))
-        }
+        pool.pick().is_none() && (pool.has_suspects() || pool.has_failed(peer))
     }
 
     /// A session to the peer: one that is up, or a new one. The error says why there is none.
@@ -163,6 +159,19 @@ impl PeerPool {
             .filter(|link| link.is_usable())
             .min_by_key(|link| link.stream_count())
             .cloned()
+    }
+
+    fn has_suspects(&self) -> bool {
+        self.links
+            .borrow()
+            .iter()
+            .any(|(_, link)| link.is_suspect())
+    }
+
+    fn has_failed(&self, peer: &Peer) -> bool {
+        let dials = self.dials.borrow();
+        let failed = |gateway| dials.get(gateway).is_some_and(|dial| dial.error.is_some());
+        peer.gateways.iter().all(failed)
     }
 
     /// Starts dials to gateways without a usable session; true if any dial is running.
