@@ -58,6 +58,10 @@ pub struct Exchange {
     pub receive_end: End,
     /// The first bytes received, as text.
     pub text: String,
+    /// From before `connect()` until the sending ended, in microseconds.
+    pub send_us: u64,
+    /// From before `connect()` until the receiving ended, in microseconds.
+    pub receive_us: u64,
     /// From before `connect()` until the end, in microseconds.
     pub total_us: u64,
 }

@@ -92,20 +92,21 @@ impl Decoys {
         })
     }
 
+    /// All that they have seen, with the address of each.
+    pub fn events(&self) -> Result<Vec<(SocketAddr, ServerEvent)>> {
+        let mut all = Vec::new();
+        for server in &self.servers {
+            let seen = server.events()?.into_iter();
+            let seen = seen.filter(|event| !matches!(event, ServerEvent::Listening { .. }));
+            all.extend(seen.map(|event| (server.address, event)));
+        }
+        Ok(all)
+    }
+
     /// Fails if any of them has seen a connection, a datagram or a byte.
     pub fn assert_untouched(&self) -> Result<()> {
-        for server in &self.servers {
-            let touched: Vec<_> = server
-                .events()?
-                .into_iter()
-                .filter(|event| !matches!(event, ServerEvent::Listening { .. }))
-                .collect();
-            ensure!(
-                touched.is_empty(),
-                "the decoy at {} was reached: {touched:?}",
-                server.address
-            );
-        }
+        let events = self.events()?;
+        ensure!(events.is_empty(), "decoys were reached: {events:?}");
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use clusterlink_tests::report::{Amount, End, Exchange};
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::stream::{Receiving, Sending, Tally, receive, reset, send};
+use crate::stream::{Receiving, Sending, Tally, alternate, receive, reset, send};
 
 /// What each connection does.
 #[derive(Clone, Debug, Args)]
@@ -64,6 +64,9 @@ pub(crate) struct Arguments {
     /// What to do when both directions are through.
     #[arg(long, value_enum, default_value = "close")]
     finish: Finish,
+    /// Sends and receives in one thread: a socket tells its reset once, to whoever asks next.
+    #[arg(long)]
+    single: bool,
     /// Sends this HTTP request's head (`GET <path>`) instead of text.
     #[arg(long)]
     get: Option<String>,
@@ -137,6 +140,8 @@ impl Arguments {
             send_end: End::Done,
             receive_end: End::Done,
             text: String::new(),
+            send_us: connect_us,
+            receive_us: connect_us,
             total_us: connect_us,
         };
         let stream = match connected {
@@ -153,24 +158,32 @@ impl Arguments {
             pace: self.read_pace_ms.map(Duration::from_millis),
             keep: 256,
         };
-        let ((tally, send_end), (received, receive_end, kept)) = std::thread::scope(|scope| {
-            let sender = scope.spawn(|| self.send(&stream));
-            let received = receive(&stream, &receiving);
-            let sent = sender
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (sent, received)
-        });
-        report.sent = tally.amount();
-        report.send_end = send_end;
-        report.received = received;
-        report.receive_end = receive_end;
+        let kept = if self.single {
+            let sending = self.sending();
+            let (sent, received) = alternate(&stream, &sending, self.keep_open)?;
+            (report.sent, report.send_end) = sent;
+            (report.received, report.receive_end) = received;
+            Vec::new()
+        } else {
+            std::thread::scope(|scope| {
+                let sender = scope.spawn(|| (self.send(&stream), micros(start)));
+                let (received, receive_end, kept) = receive(&stream, &receiving);
+                report.receive_us = micros(start);
+                let ((tally, send_end), send_us) = sender
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                (report.sent, report.send_end) = (tally.amount(), send_end);
+                report.send_us = send_us;
+                (report.received, report.receive_end) = (received, receive_end);
+                kept
+            })
+        };
         report.text = String::from_utf8_lossy(&kept).trim_end().to_owned();
         report.total_us = micros(start);
         Ok((report, Some(stream)))
     }
 
-    fn send(&self, stream: &TcpStream) -> (Tally, End) {
+    fn sending(&self) -> Sending {
         let text = match &self.get {
             Some(path) => format!(
                 "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
@@ -178,15 +191,18 @@ impl Arguments {
             ),
             None => self.text.clone(),
         };
-        let sending = Sending {
+        Sending {
             text: text.into_bytes(),
             bytes: self.send,
             seed: self.seed,
             chunk: self.chunk,
             pace: self.pace_ms.map(Duration::from_millis),
             forever: self.forever,
-        };
-        let (tally, mut end) = send(stream, &sending, Tally::default());
+        }
+    }
+
+    fn send(&self, stream: &TcpStream) -> (Tally, End) {
+        let (tally, mut end) = send(stream, &self.sending(), Tally::default());
         if end == End::Done
             && !self.keep_open
             && let Err(error) = stream.shutdown(Shutdown::Write)

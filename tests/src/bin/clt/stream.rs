@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clusterlink_tests::report::{Amount, End};
 use crc32fast::Hasher;
+use nix::sys::socket::MsgFlags;
 use socket2::SockRef;
 
 /// The size of one read or write.
@@ -140,6 +141,85 @@ pub(crate) fn receive(mut stream: &TcpStream, how: &Receiving) -> (Amount, End, 
         }
     };
     (tally.amount(), end, kept)
+}
+
+/// How one direction went.
+type Course = (Amount, End);
+
+/// Sends the payload and receives in turns, in this one thread, until both directions have ended: the
+/// first error that the socket tells is the end of whatever had not ended by then. Text and pace
+/// are left out.
+pub(crate) fn alternate(
+    mut stream: &TcpStream,
+    what: &Sending,
+    keep_open: bool,
+) -> Result<(Course, Course)> {
+    /// How long a turn of receiving waits, which is the pause of one that cannot send.
+    const TURN: Duration = Duration::from_millis(1);
+    let socket = SockRef::from(stream);
+    let mut payload = Payload::new(what.seed);
+    let (mut sent, mut received) = (Tally::default(), Tally::default());
+    let (mut send_end, mut receive_end) = (None, None);
+    let mut chunk = vec![0; what.chunk.unwrap_or(CHUNK)];
+    let mut buffer = vec![0; CHUNK];
+    // What of the chunk is still to be sent.
+    let mut pending = 0..0;
+    let mut left = what.bytes;
+    stream
+        .set_read_timeout(Some(TURN))
+        .context("cannot set a time-out")?;
+    while send_end.is_none() || receive_end.is_none() {
+        if send_end.is_none() {
+            if pending.is_empty() && (left > 0 || what.forever) {
+                let length = if what.forever {
+                    chunk.len()
+                } else {
+                    usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len())
+                };
+                payload.fill(&mut chunk[..length]);
+                left = left.saturating_sub(length as u64);
+                pending = 0..length;
+            }
+            if pending.is_empty() {
+                let shut = if keep_open {
+                    Ok(())
+                } else {
+                    stream.shutdown(std::net::Shutdown::Write)
+                };
+                send_end = Some(shut.map_or_else(|error| end_of(&error), |()| End::Done));
+            } else {
+                let now = MsgFlags::MSG_DONTWAIT.bits();
+                match socket.send_with_flags(&chunk[pending.clone()], now) {
+                    Ok(length) => {
+                        sent.add(&chunk[pending.start..pending.start + length]);
+                        pending.start += length;
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => {
+                        send_end = Some(end_of(&error));
+                        receive_end.get_or_insert(end_of(&error));
+                    }
+                }
+            }
+        }
+        if receive_end.is_none() {
+            match stream.read(&mut buffer) {
+                Ok(0) => receive_end = Some(End::Eof),
+                Ok(length) => received.add(&buffer[..length]),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => {
+                    receive_end = Some(end_of(&error));
+                    send_end.get_or_insert(end_of(&error));
+                }
+            }
+        }
+    }
+    let ended = |end: Option<End>| end.expect("the loop goes on until both have ended");
+    Ok((
+        (sent.amount(), ended(send_end)),
+        (received.amount(), ended(receive_end)),
+    ))
 }
 
 /// Makes the close of the socket a reset.
