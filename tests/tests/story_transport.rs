@@ -4,11 +4,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use clusterlink_tests::manifests;
 use clusterlink_tests::report::{Amount, Exchange, ServerEvent};
-use clusterlink_tests::traffic::{Client, Server, any, datagram};
+use clusterlink_tests::traffic::{Client, Decoys, Server, any, datagram};
+use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, wait_verdict};
 use clusterlink_tests::{Scene, story};
+use nix::errno::Errno;
 
 const GIBIBYTE: u64 = 1 << 30;
 
@@ -185,7 +188,7 @@ fn a_connect_that_matches_no_import_is_untouched() -> Result<()> {
         }
         let nobody = SocketAddr::new(world.east().host().ipv4(), 9);
         let one = Client::to(nobody).once(&client)?;
-        ensure!(one.failed_with(nix::errno::Errno::ECONNREFUSED), "{one:?}");
+        ensure!(one.failed_with(Errno::ECONNREFUSED), "{one:?}");
         Ok(())
     })
 }
@@ -198,13 +201,90 @@ fn datagrams_to_an_imported_address_are_refused() -> Result<()> {
         let (_server, v4) = shared(&world, "web", "name", &[])?;
         wait_verdict("the import works", SOON, &client, v4, &[Verdict::Served])?;
         let v6 = world.west.import_address(NAMESPACE, "web", true)?;
+        let SocketAddr::V4(plain) = v4 else {
+            bail!("{v4} is not of IPv4")
+        };
+        let mapped = SocketAddr::new(plain.ip().to_ipv6_mapped().into(), 80);
         let other_port = SocketAddr::new(v4.ip(), 53);
-        for target in [v4, v6, other_port] {
+        let refused = Some(Errno::ECONNREFUSED as i32);
+        for target in [v4, v6, mapped, other_port] {
             let connected = datagram(&client, target, true)?;
-            ensure!(connected.connect_errno.is_some(), "{target}: {connected:?}");
+            ensure!(
+                connected.connect_errno == refused,
+                "{target}: {connected:?}"
+            );
             let sent = datagram(&client, target, false)?;
-            ensure!(sent.send_errno.is_some(), "{target}: {sent:?}");
+            ensure!(sent.send_errno == refused, "{target}: {sent:?}");
         }
+        Ok(())
+    })
+}
+
+/// Exports an ExternalName of `east`, with the port of its Service.
+fn external(world: &World, service: &str, target: &str, port: u16) -> Result<SocketAddr> {
+    let documents = [
+        manifests::external_name(NAMESPACE, service, port, target),
+        manifests::export(NAMESPACE, service, port),
+    ];
+    world.east().apply(&format!("{service}.yaml"), &documents)?;
+    let what = format!("{service} is exported");
+    world.east().wait_status(&what, SOON, |status| {
+        let exports = status["exports"].as_array();
+        exports.is_some_and(|all| all.iter().any(|one| one["name"]["name"] == service))
+    })?;
+    world.import(service, 80, "static", &["east"])
+}
+
+#[test]
+fn a_name_outside_is_dialled_where_it_may_lead() -> Result<()> {
+    story("external-name", |scene| {
+        let world = world(scene)?;
+        let client = world.workload("client", |pod| pod)?;
+        let east = world.east().host();
+        let server = Server::named(east, "outside")?;
+        let named = external(&world, "named", "localhost", server.address.port())?;
+        wait_verdict(
+            "the name is dialled",
+            SOON,
+            &client,
+            named,
+            &[Verdict::Served],
+        )?;
+        let one = Client::to(named).once(&client)?;
+        ensure!(one.text == "outside", "{one:?}");
+
+        // What hands out credentials in a cloud listens there, and must not be lent the node's rights.
+        east.ip("address add 169.254.169.254/32 dev lo")?;
+        let metadata = SocketAddr::from(([169, 254, 169, 254], 80));
+        let decoys = Decoys::start(east, &[metadata])?;
+        let direct = Client::to(metadata).once(east)?;
+        ensure!(direct.connect_errno.is_none(), "nobody listens: {direct:?}");
+        let before = decoys.events()?;
+        // As an address, and as a name that only the resolver makes one of.
+        for (service, target) in [("literal", "169.254.169.254"), ("spelled", "0xa9fea9fe")] {
+            let address = external(&world, service, target, 80)?;
+            wait_verdict("it is refused", SOON, &client, address, &[Verdict::Reset])?;
+            wait_until("the refusal is in the flow log", SOON, || {
+                let flows = world.east().flows()?;
+                let recent = flows["recent"].as_array().context("no flows")?;
+                let told = recent.iter().any(|flow| {
+                    let detail = flow["detail"].as_str().unwrap_or_default();
+                    flow["export"]["name"] == service
+                        && flow["reason"] == "no-source"
+                        && detail.contains("169.254.169.254 may not be a backend: it is link-local")
+                });
+                if told {
+                    Ok(Some(()))
+                } else {
+                    bail!("{flows:#}")
+                }
+            })?;
+        }
+        ensure!(
+            decoys.events()? == before,
+            "it was reached: {:?}",
+            decoys.events()?
+        );
         Ok(())
     })
 }
