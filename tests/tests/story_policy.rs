@@ -2,17 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clusterlink_tests::manifests::{
     access_policy, allow_all, everything, matching, privileged_policy, with_label,
     with_service_account,
 };
-use clusterlink_tests::traffic::Server;
+use clusterlink_tests::traffic::{Client, Server};
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, verdict, wait_verdict};
-use clusterlink_tests::{PeerOptions, Scene, story};
+use clusterlink_tests::{PeerOptions, Pod, Scene, story};
 use serde_json::{Value, json};
 
 const REFUSED_BY_THE_OTHER: [Verdict; 2] = [Verdict::Reset, Verdict::Refused];
@@ -387,6 +388,61 @@ fn a_refusal_is_explained_by_the_policy_that_held_then() -> Result<()> {
             let policy = flow["decision"]["policy"].to_string();
             ensure!(policy.contains("lockdown"), "{flow:#}");
         }
+        Ok(())
+    })
+}
+
+/// What became of connections that are made one after the other, so far apart.
+fn in_a_row(place: &Pod, target: SocketAddr, count: u64, apart: Duration) -> Result<Vec<Verdict>> {
+    let client = Client::to(target)
+        .count(count)
+        .set("--interval-ms", apart.as_millis());
+    client.run(place)?.iter().map(Verdict::of).collect()
+}
+
+#[test]
+fn what_every_source_denies_is_refused_at_once_for_a_moment_and_asked_again_later() -> Result<()> {
+    use Verdict::{Refused, Reset, Served};
+    story("remembered-denial", |scene| {
+        let (world, server, address) = world(scene)?;
+        world.west.apply("allow.yaml", &[allow_all(NAMESPACE)])?;
+        let client = world.workload("client", |pod| with_label(pod, "app", "cart"))?;
+        let other = world.workload("other", |pod| with_label(pod, "app", "till"))?;
+        wait_verdict("the other side denies", SOON, &client, address, &[Reset])?;
+        let rest = Duration::from_millis(600);
+        // The denial above is forgotten by then.
+        thread::sleep(rest);
+        let seen = in_a_row(&client, address, 2, Duration::from_millis(50))?;
+        ensure!(seen == [Reset, Refused], "{seen:?}");
+        let seen = in_a_row(&other, address, 1, Duration::ZERO)?;
+        ensure!(
+            seen == [Reset],
+            "workloads of another class are not affected: {seen:?}"
+        );
+        thread::sleep(rest);
+        // Each of these comes when the one before it is forgotten.
+        let seen = in_a_row(&client, address, 3, rest)?;
+        ensure!(seen == [Reset; 3], "{seen:?}");
+
+        let told = "remote: denied a moment ago";
+        wait_until("the flow log says why", SOON, || {
+            let flows = world.west.flows()?;
+            let recent = flows["recent"].as_array().context("no flows")?;
+            let told = |flow: &&Value| flow["attempts"][0]["outcome"] == told;
+            let Some(flow) = recent.iter().find(told) else {
+                bail!("{flows:#}")
+            };
+            ensure!(
+                flow["client"] == "pod shop/client" && flow["reason"] == "denied",
+                "{flow:#}"
+            );
+            Ok(Some(()))
+        })?;
+        world.east().apply("allow.yaml", &[allow_all(NAMESPACE)])?;
+        wait_verdict("it is allowed now", SOON, &client, address, &[Served])?;
+        let seen = in_a_row(&client, address, 20, Duration::ZERO)?;
+        ensure!(seen == [Served; 20], "{seen:?}");
+        ensure!(server.accepted()? > 20, "{:?}", server.events()?);
         Ok(())
     })
 }
