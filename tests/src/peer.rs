@@ -57,6 +57,7 @@ pub struct Peer {
     bpf: PathBuf,
     options: PeerOptions,
     process: Option<Process>,
+    logs: Vec<PathBuf>,
 }
 
 impl Peer {
@@ -92,6 +93,7 @@ impl Peer {
             bpf,
             options,
             process: None,
+            logs: Vec::new(),
         })
     }
 
@@ -102,7 +104,9 @@ impl Peer {
             "the peer {} runs already",
             self.name
         );
-        self.process = Some(self.place.spawn("run", self.run_command()?)?);
+        let process = self.place.spawn("run", self.run_command()?)?;
+        self.logs.push(process.log_file().to_owned());
+        self.process = Some(process);
         let process = self.process.as_mut().expect("it was set in the line above");
         let (command, admin) = (tools::clusterlink()?, self.directory.join("admin.sock"));
         let place = &self.place;
@@ -285,6 +289,16 @@ impl Peer {
                 .map(|address| SocketAddr::new(address, port))
                 .find(|address| address.is_ipv6() == ipv6))
         })
+    }
+
+    /// What its processes have logged so far, whether they run or not.
+    pub fn log(&self) -> Result<String> {
+        let mut text = String::new();
+        for log in &self.logs {
+            text += &fs::read_to_string(log)
+                .with_context(|| format!("cannot read {}", log.display()))?;
+        }
+        Ok(text)
     }
 
     /// Kills the process without a chance to clean up.

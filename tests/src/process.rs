@@ -1,6 +1,7 @@
 //! A process of the scene that goes on by itself: a server, a peer, a long-lived client.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -62,6 +63,13 @@ impl Process {
         }
         let pid = Pid::from_raw(self.child.id().cast_signed());
         signal::kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
+    }
+
+    /// Writes a line to its standard input, which the command has to have made a pipe.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut();
+        let input = input.with_context(|| format!("{} has no pipe to read from", self.name))?;
+        writeln!(input, "{line}").with_context(|| format!("cannot write to {}", self.name))
     }
 
     /// Kills it as the kernel would for want of memory, and waits until it is gone.
@@ -148,10 +156,14 @@ impl Process {
         &self.log
     }
 
+    /// All that it has written to its standard error.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines that it wrote to its standard error.
     pub fn log_tail(&self) -> String {
-        let bytes = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }

@@ -82,13 +82,27 @@ fn the_ten_minutes_of_the_readme_work_as_written() -> Result<()> {
             refused.status.code() == Some(7),
             "curl says that it failed to connect by 7: {refused:?}"
         );
-        let (status, flows) = (london.cli(&["status"])?, london.cli(&["flows"])?);
+        let status = london.cli(&["status"])?;
+        // The kernel's refusals are fetched a few times a second.
+        let flows = wait_until("both connections are in the flow log", SOON, || {
+            let flows = london.cli(&["flows"])?;
+            Ok(flows.contains("deny by default").then_some(flows))
+        })?;
         for (text, wanted) in [
             (&status, "peer london"),
             (&status, "steering on"),
             (&status, "paris: shop/web (reachable)"),
             (&flows, "pod shop/cart"),
-            (&flows, "Completed"),
+            (&flows, "paris: shop/web"),
+            (&flows, "allow by AccessPolicy shop/cart-to-web"),
+            (&flows, "completed"),
+            (&flows, "deny by default"),
+            (&paris.cli(&["status"])?, "EXPORTS"),
+            (&paris.cli(&["status"])?, "shop/web"),
+            (
+                &paris.cli(&["flows"])?,
+                "allow by AccessPolicy shop/london-to-web",
+            ),
         ] {
             ensure!(text.contains(wanted), "no {wanted:?} in\n{text}");
         }
@@ -348,6 +362,35 @@ fn flows_are_followed_until_interrupted_and_pipes_may_close() -> Result<()> {
         }
         follower.signal(Signal::SIGINT)?;
         follower.wait(SOON)?;
+        let mut command = west.host().command(tools::clusterlink()?);
+        command.args(["flows", "--follow", "--admin"]).arg(&admin);
+        let mut follower = west.host().spawn("follow-table", command)?;
+        let table = wait_until("a connection is followed in a table", PATIENCE, || {
+            Client::to(stage.address).say("hi").once(&stage.client)?;
+            let printed = follower.printed()?;
+            Ok((printed.lines().count() > 1).then_some(printed))
+        })?;
+        let mut lines = table.lines();
+        let header = lines.next().context("no header")?;
+        let row = lines.next().context("no row")?;
+        for (column, wanted) in [
+            ("CLIENT", "pod shop/client"),
+            ("VIA", "east: shop/web"),
+            ("VERDICT", "allow by AccessPolicy shop/allow-all"),
+            ("SENT", "2 B"),
+            ("END", "completed"),
+        ] {
+            let place = header
+                .find(column)
+                .with_context(|| format!("no {column} in {header}"))?;
+            let cell = row.get(place..).unwrap_or_default();
+            ensure!(
+                cell.starts_with(wanted),
+                "{column} is not {wanted}:\n{table}"
+            );
+        }
+        follower.signal(Signal::SIGINT)?;
+        follower.wait(SOON)?;
 
         let mut many = manifests::import(NAMESPACE, "many", 80, &[]);
         let many: Vec<_> = (0..500)
@@ -373,6 +416,72 @@ fn flows_are_followed_until_interrupted_and_pipes_may_close() -> Result<()> {
             drop(child.stdout.take());
             let output = child.wait_with_output()?;
             ensure!(output.stderr.is_empty(), "{}", errors(&output));
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn completions_are_what_the_shell_can_read() -> Result<()> {
+    let output = clusterlink(Path::new("/"), &["completions", "bash"])?;
+    ensure!(output.status.success(), "{output:?}");
+    let script = String::from_utf8(output.stdout)?;
+    let checked = Command::new("bash").args(["-n", "-c", &script]).output()?;
+    ensure!(
+        checked.status.success() && checked.stderr.is_empty(),
+        "{checked:?}"
+    );
+    // And it completes: the one verb that begins so, and a flag of it.
+    for (words, wanted) in [
+        ("clusterlink flo", "flows"),
+        ("clusterlink flows --fol", "--follow"),
+    ] {
+        let count = words.split(' ').count() - 1;
+        let ask = format!(
+            "COMP_WORDS=({words}); COMP_CWORD={count}; _clusterlink clusterlink \"${{COMP_WORDS[{count}]}}\"; echo \"${{COMPREPLY[*]}}\""
+        );
+        let answer = Command::new("bash")
+            .args(["-c", &format!("{script}\n{ask}")])
+            .output()?;
+        let answer = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        ensure!(answer == wanted, "{words}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_kernel_programs_log_what_they_are_asked_to() -> Result<()> {
+    story("kernel-log", |scene| {
+        let fabric = Fabric::create(scene, "fabric")?;
+        let options = PeerOptions {
+            // Whatever else is logged.
+            log_level: "error".to_owned(),
+            flags: vec!["--kernel-log-level".to_owned(), "trace".to_owned()],
+            ..PeerOptions::default()
+        };
+        for (name, options, logged) in [
+            ("quiet", PeerOptions::default(), false),
+            ("talking", options, true),
+        ] {
+            let mut peer = Peer::start_with(&scene.host(name)?, &fabric, options)?;
+            let import = manifests::import(NAMESPACE, "web", 80, &[]);
+            peer.apply("web.yaml", &[import])?;
+            let address = peer.import_address(NAMESPACE, "web", false)?;
+            let host = peer.host().clone();
+            wait_verdict("no source", SOON, &host, address, &[Verdict::Refused])?;
+            let line = |log: &str| {
+                log.lines().any(|line| {
+                    line.contains("clusterlink::kernel") && line.contains("is denied to class 1")
+                })
+            };
+            let process = peer.process()?;
+            if logged {
+                wait_for("the refusal is logged", SOON, || Ok(line(&process.log())))?;
+            }
+            peer.stop()?;
+            // It is stopped: no line can come any more.
+            let log = peer.log()?;
+            ensure!(line(&log) == logged, "{name}:\n{log}");
         }
         Ok(())
     })
