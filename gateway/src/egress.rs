@@ -206,6 +206,8 @@ async fn try_sources(
             Attempted::Ended(reason, detail) => return (reason, detail),
             Attempted::Next { failure, outcome } => {
                 failures.push(failure);
+                let (outcomes, denied) = (&worker.shared.outcomes, failure.is_denial());
+                outcomes.failed(&import.name, source, denied, &outcome, flow::now_ms());
                 log_attempt(open, source, outcome);
             }
         }

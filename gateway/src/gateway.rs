@@ -15,8 +15,9 @@ use tokio::{sync::watch, task::LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    flow::FlowLog,
+    flow::{FlowLog, now_ms},
     metrics::Metrics,
+    outcomes::SourceOutcome,
     peers::RemoteLabels,
     socket,
     status::PeerStatus,
@@ -181,6 +182,12 @@ impl Gateway {
     /// What is known of the other peers.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.shared.peers.statuses()
+    }
+
+    /// What became of the imports' sources when they were last tried.
+    pub fn source_outcomes(&self) -> Vec<SourceOutcome> {
+        let view = self.shared.view.borrow().clone();
+        (self.shared.outcomes).of(&view.snapshot.imports, now_ms())
     }
 
     /// What authenticated peers say of themselves.

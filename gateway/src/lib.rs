@@ -21,6 +21,7 @@ mod ingress;
 mod judge;
 mod link;
 mod metrics;
+mod outcomes;
 mod peers;
 mod pool;
 mod relay;
@@ -34,6 +35,7 @@ pub mod view;
 mod worker;
 
 pub use gateway::{Config, Gateway, GatewayError};
+pub use outcomes::SourceOutcome;
 
 /// An error with all of its causes, for people.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -28,6 +28,7 @@ use crate::{
     judge::Live,
     link::{Link, Opened, Owner, drive},
     metrics::Metrics,
+    outcomes::Outcomes,
     peers::PeerTable,
     pool::{IDLE, Pool},
     scratch::Scratch,
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) flows: Arc<FlowLog>,
     pub(crate) metrics: Metrics,
     pub(crate) peers: PeerTable,
+    pub(crate) outcomes: Outcomes,
     pub(crate) software: String,
     /// Where the rotation of each import stands.
     rotation: Mutex<HashMap<ObjectName, Arc<AtomicU64>>>,
@@ -70,6 +72,7 @@ impl Shared {
             flows: Arc::default(),
             metrics,
             peers: PeerTable::default(),
+            outcomes: Outcomes::default(),
             software,
             rotation: Mutex::default(),
             draws: AtomicU64::new(random_seed.unwrap_or_else(|| rand::rng().next_u64())),

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     arrival::Arrival,
-    flow::{Direction, EndReason, Flow},
+    flow::{Direction, EndReason, Flow, now_ms},
     ingress::ended_reason,
     judge::{Live, Side},
     link::Link,
@@ -141,6 +141,8 @@ impl Attempt<'_> {
                 return attempted;
             }
         };
+        let outcomes = &self.worker.shared.outcomes;
+        outcomes.accepted(&self.import.name, self.source, now_ms());
         if let Err(stop) = send_rest(&link, &stream, kept, sent).await {
             let (reason, detail) = ended_reason(stop);
             if let Ended::Aborted(_) = stop {
