@@ -186,6 +186,8 @@ async fn start(
                 ..DialRules::default()
             },
             steered: cgroup.canonicalize().unwrap_or(cgroup),
+            finds_pods: false,
+            steered_addresses: state::Steered::default(),
             cgroup_root,
             state_dir: config.state_dir.clone(),
             node: None,

@@ -14,6 +14,7 @@ pub mod datapath;
 mod file;
 pub mod host;
 pub mod lock;
+mod pods;
 pub mod readiness;
 mod refusals;
 pub mod state;

@@ -16,6 +16,7 @@ mod identities;
 mod lookups;
 mod numbers;
 mod places;
+mod steered;
 mod tables;
 mod targets;
 #[cfg(test)]
@@ -24,7 +25,9 @@ mod verdicts;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
     time::Instant,
@@ -47,6 +50,7 @@ use self::{
     identities::Identities,
     numbers::ImportNumbers,
     places::Places,
+    steered::Steering,
     tables::{Desired, Tables, Touched},
     targets::Targets,
 };
@@ -54,8 +58,12 @@ pub use self::{
     history::{Moment, Recent},
     identities::NodeOrigins,
     numbers::NumbersError,
+    steered::Steered,
 };
-use crate::datapath::{CLASS_UNKNOWN, Datapath, DatapathError};
+use crate::{
+    datapath::{CLASS_UNKNOWN, Datapath, DatapathError},
+    pods::PodTree,
+};
 
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
@@ -70,6 +78,11 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The subtree whose connects are steered.
     pub steered: PathBuf,
+    /// Whether a kubelet makes the cgroups of workloads, so that they are found by UID, and nothing
+    /// in the cgroup of a pod counts as the host's.
+    pub finds_pods: bool,
+    /// Where it is said which addresses are steered.
+    pub steered_addresses: Steered,
     /// Where import numbers are kept.
     pub state_dir: PathBuf,
     /// The name of this node, where it is one of a cluster.
@@ -122,8 +135,10 @@ pub struct State {
     remote_labels: BTreeMap<PeerName, Arc<Labels>>,
     peer_labels: Arc<BTreeMap<PeerName, Arc<Labels>>>,
     cgroups: Cgroups,
+    pods: Option<PodTree>,
     classes: Classes,
     denials: Denials,
+    steering: Steering,
     desired: Desired,
     tables: Tables,
     identities: identities::Shared,
@@ -159,10 +174,13 @@ impl State {
     pub fn new(config: Config, datapath: &Arc<dyn Datapath>) -> Result<Self, StateError> {
         let numbers = ImportNumbers::open(&config.state_dir)?;
         let known = |number| numbers.is_known(number);
-        let tables = Tables::take_over(datapath.clone(), known).map_err(StateError::Tables)?;
+        let steered = config.steered_addresses.clone();
+        let tables =
+            Tables::take_over(datapath.clone(), steered, known).map_err(StateError::Tables)?;
         let targets = Targets::take_over(datapath.clone(), known).map_err(StateError::Tables)?;
         let mut cgroups = Cgroups::new(config.cgroup_root.clone());
         cgroups.take_over(tables.identities().collect());
+        let pods = (config.finds_pods).then(|| PodTree::open(&config.steered, Instant::now()));
         let local = Arc::new(config.local.clone());
         let nothing = Arc::new(View::not_ready(config.local.clone()));
         let history = Arc::new(History::default());
@@ -182,8 +200,10 @@ impl State {
             remote_labels: BTreeMap::new(),
             peer_labels: Arc::default(),
             cgroups,
+            pods,
             classes: Classes::new(),
             denials: Denials::new(),
+            steering: Steering::default(),
             desired: Desired::default(),
             tables,
             identities: identities::Shared::default(),
@@ -262,7 +282,8 @@ impl State {
     /// writes again, and frees import numbers.
     pub fn tick(&mut self, now: Instant) {
         self.numbers.wake(now);
-        let changed = self.cgroups.scan();
+        let pods = (self.pods.as_mut()).is_some_and(|pods| pods.poll(now));
+        let changed = self.cgroups.scan() || pods;
         if (changed && self.ready) || self.tables.has_failed() {
             self.commit(Changes {
                 workloads: changed,
@@ -270,6 +291,23 @@ impl State {
             });
         }
         self.write_targets();
+    }
+
+    /// Becomes readable when pods' cgroups come or go: [`tick`](Self::tick) is due then.
+    pub fn pod_notifications(&self) -> Option<io::Result<OwnedFd>> {
+        let notifications = self.pods.as_ref()?.notifications()?;
+        Some(notifications.try_clone_to_owned())
+    }
+
+    /// Whether this node may steer at all: it may not when it has not heard for long which addresses
+    /// are imports'. Without it nothing is steered, and everything else stays in force.
+    pub fn set_lease(&mut self, holds: bool) {
+        if self.steering.set_lease(holds) {
+            let mut changes = Changes::default();
+            changes.touched.services.extend(self.tables.services());
+            changes.touched.services.extend(self.steering.wanted());
+            self.commit(changes);
+        }
     }
 
     /// What is wrong, and a few sizes.
@@ -301,7 +339,9 @@ impl State {
                 .values()
                 .filter(|&&class| class != 0)
                 .count(),
-            tombstones: self.cgroups.tombstones().count(),
+            tombstones: (self.cgroups.tombstones())
+                .filter(|id| !self.pods.as_ref().is_some_and(|pods| pods.contains(*id)))
+                .count(),
             classes: self.classes.all().len(),
         }
     }
@@ -386,6 +426,8 @@ impl State {
             &fresh,
             &mut changes.touched,
         );
+        self.steering
+            .choose(&changes.touched.services, &mut self.desired.services);
         self.generation += 1;
         let view = Arc::new(View {
             generation: self.generation,
@@ -438,8 +480,7 @@ impl State {
                 continue;
             };
             for address in before.iter().flat_map(|import| addresses(import)) {
-                if self.desired.services.get(&address) == Some(&number) {
-                    self.desired.services.remove(&address);
+                if self.steering.forget(address, number) {
                     changes.touched.services.insert(address);
                 }
             }
@@ -456,7 +497,7 @@ impl State {
             let (number, new) = self.numbers.take(name);
             new_numbers |= new;
             for address in addresses(import) {
-                self.desired.services.insert(address, number);
+                self.steering.want(address, number);
                 changes.touched.services.insert(address);
             }
         }
@@ -510,10 +551,15 @@ impl State {
     /// Classes and kernel identities of the workloads; returns the classes that are new.
     fn update_identities(&mut self, touched: &mut Touched) -> BTreeSet<u32> {
         self.cgroups.scan();
+        if let Some(pods) = &mut self.pods {
+            pods.poll(Instant::now());
+        }
         self.conflicts.clear();
         let mut identities: HashMap<u64, u32> = self
             .cgroups
             .tombstones()
+            .chain(self.pods.iter().flat_map(PodTree::pods))
+            .chain(self.pods.iter().flat_map(PodTree::above))
             .map(|id| (id, CLASS_UNKNOWN))
             .collect();
         let mut fresh = BTreeSet::new();
@@ -526,11 +572,16 @@ impl State {
                 }
                 _ => {
                     let names: Vec<_> = workloads.iter().map(|w| w.name.to_string()).collect();
-                    self.conflicts.push(format!(
-                        "Pods {} name the same cgroup {}; none of them is believed, give each its own",
-                        names.join(", "),
-                        workloads[0].cgroup.as_deref().unwrap_or_default()
-                    ));
+                    self.conflicts.push(match workloads[0].cgroup.as_deref() {
+                        Some(cgroup) => format!(
+                            "Pods {} name the same cgroup {cgroup}; none of them is believed, give each its own",
+                            names.join(", ")
+                        ),
+                        None => format!(
+                            "Pods {} have the same cgroup (number {id}); none of them is believed, delete one",
+                            names.join(", ")
+                        ),
+                    });
                     CLASS_UNKNOWN
                 }
             };
@@ -547,7 +598,8 @@ impl State {
     fn claims(&self) -> BTreeMap<u64, Vec<Arc<Workload>>> {
         let mut claims: BTreeMap<u64, Vec<Arc<Workload>>> = BTreeMap::new();
         for (name, workload) in &self.snapshot.workloads {
-            if let Some(id) = self.cgroups.id(name) {
+            let pods = (self.pods.iter()).flat_map(|pods| pods.of(&workload.uids));
+            for id in pods.chain(self.cgroups.id(name)).collect::<BTreeSet<_>>() {
                 claims.entry(id).or_default().push(workload.clone());
             }
         }
@@ -560,6 +612,10 @@ impl State {
         table
             .cgroups
             .extend(self.cgroups.tombstones().map(|id| (id, None)));
+        if let Some(pods) = &self.pods {
+            table.cgroups.extend(pods.pods().map(|id| (id, None)));
+            table.above_pods.extend(pods.above());
+        }
         for (id, mut workloads) in self.claims() {
             let only = if workloads.len() == 1 {
                 workloads.pop()

@@ -38,6 +38,8 @@ pub(super) type Shared = Arc<ArcSwap<Identities>>;
 pub(super) struct Identities {
     /// By cgroup; `None` is one that exists but has no workload (any more), or several.
     pub(super) cgroups: HashMap<u64, Option<Arc<Workload>>>,
+    /// Cgroups above pods: who is seen in one is in a pod whose own cgroup was not known yet.
+    pub(super) above_pods: HashSet<u64>,
     /// By address; `None` is one that several workloads claim. A workload of a node's network has none
     /// of its own.
     pub(super) addresses: HashMap<IpAddr, Option<Arc<Workload>>>,
@@ -67,12 +69,17 @@ impl Identities {
             Some(None) => return Client::Unknown,
             None => {}
         }
-        if let Some(workload) = self.search(origin.cgroup) {
+        let in_some_pod = self.above_pods.contains(&origin.cgroup);
+        if !in_some_pod && let Some(workload) = self.search(origin.cgroup) {
             return judge(&workload, origin, address);
         }
         if origin.same_namespace {
             // Every process of the host could use any of its addresses: they name nobody.
-            return Client::Host;
+            return if in_some_pod {
+                Client::Unknown
+            } else {
+                Client::Host
+            };
         }
         match self.addresses.get(&address) {
             Some(Some(workload)) => pod(workload),

@@ -9,6 +9,7 @@ use std::{
 
 use tracing::warn;
 
+use super::steered::Steered;
 use crate::datapath::{BLOCK_IMPORTS, CLASS_UNKNOWN, Datapath, DatapathError, VerdictBlock};
 
 /// Verdict blocks of one class, by block number.
@@ -62,6 +63,7 @@ impl Touched {
 pub(super) struct Tables {
     datapath: Arc<dyn Datapath>,
     services: HashMap<SocketAddr, u32>,
+    steered: Steered,
     identities: HashMap<u64, u32>,
     rows: HashMap<(u32, u32), VerdictBlock>,
     /// Writes that failed; tried again with the next commit.
@@ -75,6 +77,7 @@ impl Tables {
     /// stay only if their import number is still `known`.
     pub(super) fn take_over(
         datapath: Arc<dyn Datapath>,
+        steered: Steered,
         known: impl Fn(u32) -> bool,
     ) -> Result<Self, DatapathError> {
         datapath.clear_verdicts()?;
@@ -88,6 +91,7 @@ impl Tables {
         let mut services = HashMap::new();
         for (address, import) in datapath.services()? {
             if known(import) {
+                steered.set(address, true);
                 services.insert(address, import);
             } else {
                 datapath.remove_service(address)?;
@@ -96,6 +100,7 @@ impl Tables {
         Ok(Self {
             datapath,
             services,
+            steered,
             identities,
             rows: HashMap::new(),
             failed: Touched::default(),
@@ -170,7 +175,10 @@ impl Tables {
                 continue;
             }
             match self.datapath.remove_service(address) {
-                Ok(()) => drop(self.services.remove(&address)),
+                Ok(()) => {
+                    self.services.remove(&address);
+                    self.steered.set(address, false);
+                }
                 Err(error) => {
                     self.failed.services.insert(address);
                     self.note(&error);
@@ -184,7 +192,10 @@ impl Tables {
             return;
         }
         match self.datapath.set_service(address, import) {
-            Ok(()) => drop(self.services.insert(address, import)),
+            Ok(()) => {
+                self.services.insert(address, import);
+                self.steered.set(address, true);
+            }
             Err(error) => {
                 self.failed.services.insert(address);
                 self.note(&error);

@@ -1,5 +1,7 @@
 //! Sequences of updates against the tables of a datapath in memory.
 
+mod pods;
+
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, path::Path};
 
 use clusterlink_gateway::view::{Origin, Origins as _};
@@ -29,7 +31,8 @@ impl Node {
     }
 
     fn on(dir: tempfile::TempDir, datapath: Arc<MemoryDatapath>) -> Self {
-        std::fs::create_dir_all(dir.path().join("cgroup")).unwrap();
+        // A kubelet makes the root of its pods before any pod, the agent's own included.
+        std::fs::create_dir_all(dir.path().join("cgroup/kubepods.slice")).unwrap();
         let config = Config {
             local: LocalPeer {
                 name: peer("west"),
@@ -39,6 +42,8 @@ impl Node {
             dial_rules: DialRules::default(),
             cgroup_root: dir.path().join("cgroup"),
             steered: dir.path().join("cgroup"),
+            finds_pods: true,
+            steered_addresses: Steered::default(),
             state_dir: dir.path().to_owned(),
             node: Some("here".into()),
             target_addresses: vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()],
