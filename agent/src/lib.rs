@@ -9,10 +9,13 @@
 
 pub mod admin;
 pub mod app;
+pub mod boot;
 pub mod control;
 pub mod datapath;
 mod file;
 pub mod host;
+pub mod last_state;
+pub mod lease;
 pub mod lock;
 mod pods;
 pub mod readiness;
