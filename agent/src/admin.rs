@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use self::status::{Certificate, Local, Steering};
 pub use self::{
-    routes::{Flows, Served, router},
+    routes::{Flows, Served, health, router},
     socket::{AdminSocket, SocketError},
     status::Status,
 };

@@ -1,86 +1,73 @@
 //! The wiring of one process: what is built, in which order, and how it is taken down again.
 //!
 //! ```text
-//! admin socket ─▶ kernel programs ─▶ routes, addresses ─▶ state ─▶ gateway ─▶ steering ─▶ ready
-//! stop: gateway drains ─▶ pins ─▶ names, addresses, routes ─▶ admin socket
+//! admin socket ─▶ addresses ─▶ kernel programs ─▶ state ─▶ gateway ─▶ steering ─▶ ready
+//!
+//! standalone   steering from the start: what is not known yet is refused
+//!   stop       gateway drains ─▶ pins ─▶ names, addresses, routes ─▶ admin socket
+//! node         steering from the first snapshot on: until then other agents serve
+//!   stop       not ready ─▶ steering ends ─▶ gateway drains; everything stays on the host
 //! ```
 
+mod cleanup;
+mod config;
+mod serve;
+mod steering;
 mod tasks;
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::{fd::AsFd as _, unix::net::UnixListener},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use clusterlink_gateway::{Config as GatewayConfig, Gateway, GatewayError, tls, view::DialRules};
-use clusterlink_model::LocalPeer;
-use ipnet::IpNet;
+use clusterlink_gateway::{Config as GatewayConfig, Gateway, GatewayError, view::DialRules};
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
+pub use self::{
+    cleanup::cleanup,
+    config::{Config, Ebpf, Mode, Node, NodeLink, Parts, Standalone},
+};
+use self::{
+    steering::{Chosen, Heart},
+    tasks::{Leased, StateTask},
+};
 use crate::{
-    admin::{self, Admin, AdminSocket, SocketError, metrics::NodeMetrics, status::Steering},
-    control::{Control, Updates},
+    admin::{Admin, AdminSocket, SocketError, metrics::NodeMetrics, status::Steering},
+    control::{SnapshotControl, Updates},
     datapath::{self, Datapath, DatapathError, KernelDatapath},
-    host::{Host, HostError, Record, net::has_ipv6},
-    readiness::Readiness,
+    host::{Host, HostError, HostsFile, Record, net::has_ipv6},
+    last_state::Keeper,
+    readiness::{Blocker, Readiness},
+    report,
     state::{self, State, StateError},
 };
 
 /// The port at the gateway addresses that steered connections go to.
 pub const STEERING_PORT: u16 = 4440;
 
-/// How long open connections may take to end when the process stops.
+/// How long open connections of a standalone peer may take to end when the process stops.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The settings of a standalone peer's node.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This peer.
-    pub local: LocalPeer,
-    /// Where other peers connect.
-    pub listen: SocketAddr,
-    /// Where steered connections go, at most one address per family.
-    pub gateway_addresses: Vec<IpAddr>,
-    /// Whether the addresses were asked for; a default one is left out where the host lacks IPv6.
-    pub gateway_addresses_explicit: bool,
-    /// The ranges of the imports' addresses.
-    pub service_cidrs: Vec<IpNet>,
-    /// The hosts file that gets a block of names.
-    pub hosts_file: Option<PathBuf>,
-    /// The subtree whose connects are steered; none is the whole cgroup v2 tree.
-    pub cgroup: Option<PathBuf>,
-    /// Where programs and maps are pinned.
-    pub bpf_dir: PathBuf,
-    /// The state directory, locked by the caller.
-    pub state_dir: PathBuf,
-    /// Whether callers without a Peer object are refused.
-    pub require_listed_peers: bool,
-    /// Where Prometheus finds metrics.
-    pub metrics: Option<SocketAddr>,
-    /// The socket of the local API.
-    pub admin: PathBuf,
-    /// How many workers the gateway has.
-    pub workers: NonZeroUsize,
-    /// The software version.
-    pub software: String,
-    /// Makes `random` imports draw the same sequence of sources in every run.
-    pub random_seed: Option<u64>,
-    /// What the kernel programs log: 0 is nothing, 1 errors, up to 5 for everything.
-    pub kernel_log_level: u8,
-}
+/// The same on a node of a cluster: together with [`HAND_OVER`] less than the 30 seconds that a pod
+/// has by default.
+const NODE_GRACE: Duration = Duration::from_secs(20);
+
+/// How long a node goes on accepting connections after its last heartbeat: the hooks leave connects
+/// alone two seconds after it, and until then they still send them here. Other nodes' kube-proxies
+/// hear of the end of our readiness in that time, too.
+const HAND_OVER: Duration = Duration::from_millis(2500);
 
 /// Why a process did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The kernel cannot steer.
-    #[error("cannot steer connects in the kernel (--ebpf); no other way is built in yet")]
+    #[error("cannot steer connects in the kernel (--ebpf)")]
     Datapath(#[source] DatapathError),
     /// The host could not be changed.
     #[error(transparent)]
@@ -112,93 +99,85 @@ pub enum AgentError {
 #[derive(Default)]
 struct Standing {
     host: Option<Host>,
-    datapath: Option<Arc<KernelDatapath>>,
+    kernel: Option<Arc<KernelDatapath>>,
+    heart: Heart,
+    readiness: Readiness,
     admin: Option<Arc<Admin>>,
+    keeper: Option<Arc<Keeper>>,
     tasks: JoinSet<&'static str>,
     /// An earlier process was killed, and this one did not get as far as to replace it.
     takes_over: bool,
 }
 
-/// Runs until `stop` is cancelled or something fails, and takes everything down that was put on
-/// the host. A start that fails after a crash of an earlier process leaves that one's denials.
-pub async fn run(
+/// Runs until `stop` is cancelled or something fails. A standalone peer takes everything down then
+/// that was put on the host, except that a start that fails after a crash of an earlier process
+/// leaves that one's denials. A node of a cluster leaves everything to the next agent.
+pub async fn run<U: Updates>(
     config: Config,
-    credentials: tls::Watcher,
-    updates: impl Updates,
-    control: Arc<dyn Control>,
+    parts: Parts<U>,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let (socket, listener) = AdminSocket::bind(&config.admin)?;
     let mut standing = Standing::default();
-    let started = start(
-        &config,
-        credentials,
-        updates,
-        control,
-        listener,
-        &mut standing,
-    )
-    .await;
+    let started = start(&config, parts, listener, &mut standing).await;
     let result = match started {
         Ok(()) => supervise(&mut standing, &stop).await,
         Err(error) => Err(error),
     };
-    let removed = take_down(standing, result.is_ok() || stop.is_cancelled()).await;
+    let removed = match &config.mode {
+        Mode::Standalone(_) => take_down(standing, result.is_ok() || stop.is_cancelled()).await,
+        Mode::Node(_) => {
+            leave(standing).await;
+            Ok(())
+        }
+    };
     drop(socket);
     result.and(removed)
 }
 
-async fn start(
+async fn start<U: Updates>(
     config: &Config,
-    credentials: tls::Watcher,
-    updates: impl Updates,
-    control: Arc<dyn Control>,
-    listener: std::os::unix::net::UnixListener,
+    parts: Parts<U>,
+    listener: UnixListener,
     standing: &mut Standing,
 ) -> Result<(), AgentError> {
-    let readiness = Readiness::default();
+    let readiness = standing.readiness.clone();
     let steering_blocker = readiness.block("the kernel to steer connects");
     let snapshot_blocker = readiness.block("the first complete snapshot");
     let addresses = usable_addresses(config);
-    let name = config.local.name.as_str();
 
-    standing.takes_over = !Record::open(&config.state_dir)
-        .map_err(HostError::from)?
-        .contents()
-        .is_empty();
-    let host = standing.host.insert(Host::open(&config.state_dir, name)?);
-    host.note_paths(&config.bpf_dir, &config.admin)?;
+    let host = put_on_host(config, &addresses, standing).await?;
     let cgroup_root = datapath::cgroup2_mount().map_err(AgentError::Datapath)?;
     let cgroup = config.cgroup.clone().unwrap_or_else(|| cgroup_root.clone());
-    // Unreachable ranges come first: from here on nothing for an import leaves this host.
-    host.set_routes(&config.service_cidrs).await?;
-    host.set_addresses(&addresses).await?;
-    let kernel = start_datapath(config, &addresses, cgroup.clone())?;
-    let kernel = standing.datapath.insert(Arc::new(kernel)).clone();
-    let datapath: Arc<dyn Datapath> = kernel;
+    let chosen = steering::choose(config, parts.datapath, &addresses, cgroup.clone())?;
+    standing.kernel = chosen.kernel.clone();
+    let datapath = chosen.datapath.clone();
 
+    let steered = parts.link.as_ref().map(|link| link.steered.clone());
     let state = State::new(
         state::Config {
             local: config.local.clone(),
             require_listed_peers: config.require_listed_peers,
             dial_rules: DialRules {
-                allow_local: true,
+                // A standalone peer's services live on its host.
+                allow_local: config.node().is_none(),
                 ..DialRules::default()
             },
             steered: cgroup.canonicalize().unwrap_or(cgroup),
-            finds_pods: false,
-            steered_addresses: state::Steered::default(),
+            finds_pods: config.node().is_some(),
+            steered_addresses: steered.unwrap_or_default(),
             cgroup_root,
             state_dir: config.state_dir.clone(),
-            node: None,
-            target_addresses: Vec::new(),
-            outside_ranges: Vec::new(),
+            node: config.node().map(|node| node.name.clone()),
+            target_addresses: config.target_addresses().to_vec(),
+            outside_ranges: (config.node())
+                .map_or_else(Vec::new, |node| node.outside_ranges.clone()),
         },
         &datapath,
     )?;
     let origins = Arc::new(state.origins(datapath.clone()));
     let view = state.view();
-    let (credentials_sender, credentials_receiver) = watch::channel(credentials.current().clone());
+    let (credentials_sender, credentials) = watch::channel(parts.credentials.current().clone());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(NodeMetrics {
         version: config.software.clone(),
@@ -207,42 +186,26 @@ async fn start(
         datapath: datapath.clone(),
     }));
     let gateway = Gateway::start(
-        &GatewayConfig {
-            workers: config.workers,
-            listen: config.listen,
-            steering: addresses
-                .iter()
-                .map(|&ip| SocketAddr::new(ip, STEERING_PORT))
-                .collect(),
-            targets: Vec::new(),
-            software: config.software.clone(),
-            random_seed: config.random_seed,
-        },
-        credentials_receiver.clone(),
+        &gateway_config(config, &addresses),
+        credentials.clone(),
         view.clone(),
         origins.clone(),
         &mut registry,
     )?;
     info!(address = %gateway.listen_address(), "other peers connect here");
-    let listeners: Vec<_> = gateway
-        .steering_listeners()
-        .iter()
-        .map(|fd| fd.as_fd())
-        .collect();
-    let named = datapath
-        .set_listeners(&listeners)
-        .map_err(AgentError::Datapath);
-    drop(listeners);
+    let named = name_listeners(&*datapath, &gateway);
     let remote_labels = gateway.remote_labels();
     let flows = gateway.flows().clone();
+    let listen = gateway.listen_address();
     let (report_sender, report) = watch::channel(state.report());
     let (steering_sender, steering) = watch::channel(Steering::default());
+    let control = (parts.control).unwrap_or_else(|| Arc::new(SnapshotControl::new(view.clone())));
     let admin = Arc::new(Admin {
         software: config.software.clone(),
         readiness,
         control,
         datapath: datapath.clone(),
-        credentials: credentials_receiver,
+        credentials,
         view: view.clone(),
         report,
         steering,
@@ -251,29 +214,37 @@ async fn start(
     });
     standing.admin = Some(admin.clone());
     named?;
-    datapath.heartbeat().map_err(AgentError::Datapath)?;
-    tasks::heartbeat(&datapath);
-    probe(&*datapath, &steering_sender).map_err(AgentError::Datapath)?;
-    drop(steering_blocker);
+    let first_snapshot = begin_steering(
+        config,
+        &chosen,
+        standing,
+        &steering_sender,
+        (steering_blocker, snapshot_blocker),
+    )?;
 
     let spawn = &mut standing.tasks;
-    if let Some(file) = &config.hosts_file {
-        let host = standing.host.as_mut().expect("it was opened above");
-        host.use_hosts_file(file.clone(), name)?;
-        if let Some(hosts) = host.hosts_file() {
-            spawn.spawn(tasks::names(hosts, view.clone()));
+    if let Some(hosts) = host {
+        spawn.spawn(tasks::names(hosts, view.clone()));
+    }
+    spawn.spawn(serve::serve(config, &admin, registry, listener).await?);
+    let mut leased = None;
+    if let Some(link) = parts.link {
+        leased = Some(Leased::new(link.heard, link.last_contact));
+        standing.keeper = Some(link.keeper.clone());
+        spawn.spawn(link.keeper.run());
+        if let Some(subject) = subject(config, &addresses, listen.port()) {
+            spawn.spawn(report::run(subject, admin.clone(), link.report));
         }
     }
-    let metrics = serve(config, &admin, registry, listener).await?;
-    spawn.spawn(metrics);
-    spawn.spawn(tasks::state(
+    spawn.spawn(tasks::state(StateTask {
         state,
-        updates,
+        updates: parts.updates,
         remote_labels,
-        report_sender,
-        snapshot_blocker,
-    ));
-    spawn.spawn(tasks::credentials(credentials, credentials_sender));
+        report: report_sender,
+        leased,
+        first_snapshot,
+    }));
+    spawn.spawn(tasks::credentials(parts.credentials, credentials_sender));
     spawn.spawn(tasks::refusals(datapath, origins, flows));
     spawn.spawn(async move {
         // The sender is kept for as long as the status is read.
@@ -284,6 +255,115 @@ async fn start(
     Ok(())
 }
 
+/// Addresses, and what else a standalone peer needs; returns its hosts file.
+async fn put_on_host(
+    config: &Config,
+    addresses: &[IpAddr],
+    standing: &mut Standing,
+) -> Result<Option<HostsFile>, AgentError> {
+    standing.takes_over = !Record::open(&config.state_dir)
+        .map_err(HostError::from)?
+        .contents()
+        .is_empty();
+    let name = config.local.name.as_str();
+    let host = standing.host.insert(Host::open(&config.state_dir, name)?);
+    host.note_paths(&config.bpf_dir, &config.admin)?;
+    if let Mode::Standalone(standalone) = &config.mode {
+        // Unreachable ranges come first: from here on nothing for an import leaves this host.
+        host.set_routes(&standalone.service_cidrs).await?;
+        if let Some(file) = &standalone.hosts_file {
+            host.use_hosts_file(file.clone(), name)?;
+        }
+    }
+    host.set_addresses(addresses).await?;
+    Ok(host.hosts_file())
+}
+
+fn gateway_config(config: &Config, addresses: &[IpAddr]) -> GatewayConfig {
+    GatewayConfig {
+        workers: config.workers,
+        listen: config.listen,
+        steering: addresses
+            .iter()
+            .map(|&ip| SocketAddr::new(ip, config.steering_port))
+            .collect(),
+        targets: loopbacks(config.target_addresses()),
+        software: config.software.clone(),
+        random_seed: config.random_seed,
+    }
+}
+
+/// Where listeners of the Service path are bound: a loopback address for each family of those that
+/// they stand for.
+fn loopbacks(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let v4 = addresses.iter().any(IpAddr::is_ipv4);
+    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+    let v4 = v4.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let v6 = v6.then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+    v4.into_iter().chain(v6).collect()
+}
+
+fn name_listeners(datapath: &dyn Datapath, gateway: &Gateway) -> Result<(), AgentError> {
+    let steering: Vec<_> = (gateway.steering_listeners().iter())
+        .map(|fd| fd.as_fd())
+        .collect();
+    let targets: Vec<_> = (gateway.target_listeners().iter())
+        .map(|fd| fd.as_fd())
+        .collect();
+    datapath
+        .set_listeners(&steering)
+        .and_then(|()| datapath.set_target_listeners(&targets))
+        .map_err(AgentError::Datapath)
+}
+
+/// Lets the kernel steer, now or (what is returned) when the first snapshot is in force.
+fn begin_steering(
+    config: &Config,
+    chosen: &Chosen,
+    standing: &Standing,
+    steering: &watch::Sender<Steering>,
+    (steering_blocker, snapshot_blocker): (Blocker, Blocker),
+) -> Result<Box<dyn FnOnce() + Send>, AgentError> {
+    let heart = standing.heart.clone();
+    let datapath = chosen.datapath.clone();
+    if config.node().is_none() {
+        heart.start(&datapath).map_err(AgentError::Datapath)?;
+        steering.send_replace(steering::probe(config, chosen)?);
+        drop(steering_blocker);
+        return Ok(Box::new(move || drop(snapshot_blocker)));
+    }
+    let found = steering::probe(config, chosen)?;
+    let on = found.on;
+    steering.send_replace(found);
+    Ok(Box::new(move || {
+        if on && let Err(error) = heart.start(&datapath) {
+            // The hooks leave connects alone, as if this agent were not there.
+            warn!(
+                error = crate::chain(&error),
+                "the kernel cannot be told that we live; nothing is steered"
+            );
+        }
+        drop((steering_blocker, snapshot_blocker));
+    }))
+}
+
+/// What a node of a cluster reports on.
+fn subject(config: &Config, addresses: &[IpAddr], listen: u16) -> Option<report::Subject> {
+    let node = config.node()?;
+    let own = [
+        Some(listen),
+        Some(config.steering_port),
+        config.metrics.map(|at| at.port()),
+    ];
+    Some(report::Subject {
+        node: node.name.clone(),
+        addresses: node.addresses.clone(),
+        gateway_addresses: addresses.to_vec(),
+        own_ports: own.into_iter().flatten().collect::<BTreeSet<u16>>(),
+        software: format!("clusterlink-agent {}", config.software),
+    })
+}
+
 /// The gateway addresses that this host can have.
 fn usable_addresses(config: &Config) -> Vec<IpAddr> {
     let mut addresses = config.gateway_addresses.clone();
@@ -292,89 +372,6 @@ fn usable_addresses(config: &Config) -> Vec<IpAddr> {
         warn!("this host has no IPv6: imports are reachable by IPv4 only");
     }
     addresses
-}
-
-fn start_datapath(
-    config: &Config,
-    addresses: &[IpAddr],
-    cgroup: PathBuf,
-) -> Result<KernelDatapath, AgentError> {
-    let v4 = addresses.iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(std::net::SocketAddrV4::new(*address, STEERING_PORT)),
-        IpAddr::V6(_) => None,
-    });
-    let v6 = addresses.iter().find_map(|address| match address {
-        IpAddr::V6(address) => Some(std::net::SocketAddrV6::new(*address, STEERING_PORT, 0, 0)),
-        IpAddr::V4(_) => None,
-    });
-    KernelDatapath::start(datapath::Config {
-        bpf_dir: config.bpf_dir.clone(),
-        cgroup,
-        gateway_v4: v4,
-        gateway_v6: v6,
-        pass_when_stale: false,
-        service_path: false,
-        log_level: config.kernel_log_level,
-    })
-    .map_err(AgentError::Datapath)
-}
-
-fn probe(datapath: &dyn Datapath, steering: &watch::Sender<Steering>) -> Result<(), DatapathError> {
-    let result = datapath.probe();
-    steering.send_replace(match &result {
-        Ok(()) => Steering {
-            on: true,
-            reason: None,
-        },
-        Err(error) => Steering {
-            on: false,
-            reason: Some(crate::chain(error)),
-        },
-    });
-    result
-}
-
-/// Serves the local API and the metrics.
-async fn serve(
-    config: &Config,
-    admin: &Arc<Admin>,
-    registry: Registry,
-    listener: std::os::unix::net::UnixListener,
-) -> Result<impl Future<Output = &'static str> + Send + 'static, AgentError> {
-    let failed = |source| {
-        AgentError::Socket(SocketError::Io {
-            path: config.admin.clone(),
-            source,
-        })
-    };
-    let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
-    let routes = admin::router(admin.served());
-    let metrics = match config.metrics {
-        None => None,
-        Some(address) => {
-            let failed = |source| AgentError::Metrics { address, source };
-            let listener = TcpListener::bind(address).await.map_err(failed)?;
-            Some((listener, admin::metrics::router(Arc::new(registry))))
-        }
-    };
-    Ok(async move {
-        let api = async {
-            if let Err(error) = axum::serve(listener, routes).await {
-                error!(%error, "the local API has ended");
-            }
-        };
-        let metrics = async {
-            match metrics {
-                None => std::future::pending().await,
-                Some((listener, routes)) => {
-                    if let Err(error) = axum::serve(listener, routes).await {
-                        error!(%error, "the metrics endpoint has ended");
-                    }
-                }
-            }
-        };
-        tokio::select! { () = api => "the local API", () = metrics => "the metrics endpoint" }
-    })
 }
 
 /// Waits for the stop, or for a part that ends though it should not.
@@ -398,24 +395,55 @@ async fn supervise(standing: &mut Standing, stop: &CancellationToken) -> Result<
     }
 }
 
+/// Stops accepting and waits for open connections.
+async fn drain(standing: &Standing, grace: Duration) {
+    let Some(admin) = &standing.admin else {
+        return;
+    };
+    let gateway = admin.gateway().take();
+    if let Some(gateway) = gateway {
+        info!(
+            open = gateway.open_flows(),
+            ?grace,
+            "stopping: waiting for open flows"
+        );
+        gateway.shutdown(grace).await;
+    }
+}
+
+/// Ends a node's part in its cluster: others take over, and what is on the host stays there for the
+/// next agent.
+async fn leave(mut standing: Standing) {
+    let _draining = standing
+        .readiness
+        .block("open connections to end: it is draining");
+    if standing.heart.stop() {
+        info!(takes = ?HAND_OVER, "stopping: handing over to other agents");
+        tokio::time::sleep(HAND_OVER).await;
+    }
+    drain(&standing, NODE_GRACE).await;
+    standing.tasks.shutdown().await;
+    if let Some(keeper) = standing.keeper.take() {
+        keeper.flush();
+    }
+    info!(
+        "stopped; the next agent takes over what is pinned, `clusterlink-agent cleanup` removes it"
+    );
+}
+
 /// Takes everything down. What cannot be removed does not keep the rest from being removed; the
 /// first error is returned.
 async fn take_down(mut standing: Standing, orderly: bool) -> Result<(), AgentError> {
-    if let Some(admin) = &standing.admin {
-        let gateway = admin.gateway().take();
-        if let Some(gateway) = gateway {
-            info!(open = gateway.open_flows(), grace = ?GRACE, "stopping: waiting for open flows");
-            gateway.shutdown(GRACE).await;
-        }
-    }
+    drain(&standing, GRACE).await;
+    standing.heart.stop();
     standing.tasks.shutdown().await;
     if standing.takes_over && !orderly {
         warn!("what an earlier process denied stays denied; `clusterlink cleanup` removes it");
         return Ok(());
     }
     let mut result = Ok(());
-    if let Some(datapath) = standing.datapath.take()
-        && let Err(error) = datapath.remove()
+    if let Some(kernel) = standing.kernel.take()
+        && let Err(error) = kernel.remove()
     {
         result = Err(AgentError::Datapath(error));
     }
@@ -426,39 +454,4 @@ async fn take_down(mut standing: Standing, orderly: bool) -> Result<(), AgentErr
         }
     }
     result
-}
-
-/// Removes what a crashed process of this peer left, and says what that was.
-pub async fn cleanup(
-    state_dir: &Path,
-    bpf_dir: Option<&Path>,
-    admin: &Path,
-) -> Result<Vec<String>, AgentError> {
-    let mut removed = Vec::new();
-    let record = Record::open(state_dir).map_err(HostError::from)?;
-    let recorded = record.contents().clone();
-    let sockets = [Some(admin.to_owned()), recorded.admin];
-    for socket in sockets.into_iter().flatten() {
-        if admin::socket::remove_stale(&socket)? {
-            removed.push(format!("admin socket {}", socket.display()));
-        }
-    }
-    if let Some(bpf_dir) = bpf_dir.map(Path::to_owned).or(recorded.bpf_dir) {
-        let pins = datapath::cleanup(&bpf_dir).map_err(AgentError::Datapath)?;
-        let links = pins.links.iter().map(|path| ("program link", path));
-        let maps = pins.maps.iter().map(|path| ("map", path));
-        let rest = pins.directories.iter().map(|path| ("directory", path));
-        removed.extend(
-            links
-                .chain(maps)
-                .chain(rest)
-                .map(|(kind, path)| format!("{kind} {}", path.display())),
-        );
-        removed.extend(
-            pins.unmounted
-                .map(|path| format!("mount of bpffs at {}", path.display())),
-        );
-    }
-    removed.extend(crate::host::remove_leftovers(state_dir).await?);
-    Ok(removed)
 }

@@ -1,6 +1,10 @@
 //! The controller as the agent sees it. Whoever wires a process brings an implementation, so that
 //! the agent knows neither manifests nor an API server.
 
+mod snapshot;
+
+pub use self::snapshot::SnapshotControl;
+
 use std::{future::Future, net::IpAddr, sync::Arc};
 
 use clusterlink_model::{Labels, ObjectName, PeerName, PolicyName, Update, Workload};

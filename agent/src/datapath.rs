@@ -35,6 +35,7 @@ mod kernel;
 mod log;
 mod memory;
 mod object;
+mod off;
 mod overlap;
 mod pins;
 mod probe;
@@ -45,6 +46,7 @@ pub use cgroup::{cgroup_id, cgroup2_mount};
 pub use error::DatapathError;
 pub use kernel::{KernelDatapath, cleanup};
 pub use memory::{MemoryDatapath, Write};
+pub use off::OffDatapath;
 
 /// The class of clients that nothing is known of: the gateway judges them.
 pub const CLASS_UNKNOWN: u32 = 0;

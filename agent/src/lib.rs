@@ -17,9 +17,12 @@ pub mod host;
 pub mod last_state;
 pub mod lease;
 pub mod lock;
+pub mod node;
 mod pods;
 pub mod readiness;
 mod refusals;
+mod report;
+pub mod settings;
 pub mod state;
 
 /// An error with everything that caused it, on one line.

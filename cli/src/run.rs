@@ -7,7 +7,10 @@ mod settings;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clusterlink_agent::{app, lock::StateDir};
+use clusterlink_agent::{
+    app::{self, Parts},
+    lock::StateDir,
+};
 use clusterlink_controller::source::directory::Directory;
 use clusterlink_process::{USAGE, logging, signals};
 use tracing::info;
@@ -59,7 +62,8 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         let source = Directory::open(manifests)?.remember_in(agent.state_dir.join("manifests"));
         let controller = clusterlink_controller::start(controller, source)?;
         let (updates, control) = DirectoryControl::split(controller);
-        let result = app::run(agent, credentials, updates, control.clone(), stop).await;
+        let parts = Parts::standalone(credentials, updates, control.clone());
+        let result = app::run(agent, parts, stop).await;
         control.shutdown().await;
         drop(lock);
         result.map_err(anyhow::Error::from)

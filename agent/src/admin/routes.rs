@@ -43,9 +43,16 @@ pub fn router(served: Served) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/follow", get(follow))
+        .with_state(served.clone())
+        .merge(health(served.readiness))
+}
+
+/// What a kubelet asks: `/livez` and `/readyz`, which names what is waited for.
+pub fn health(readiness: Readiness) -> Router {
+    Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(served)
+        .with_state(readiness)
 }
 
 async fn status(State(served): State<Served>) -> Json<Status> {
@@ -84,8 +91,8 @@ fn line(record: &FlowRecord) -> Bytes {
     line.into()
 }
 
-async fn ready(State(served): State<Served>) -> (StatusCode, String) {
-    let blockers = served.readiness.blockers();
+async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    let blockers = readiness.blockers();
     if blockers.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,22 +14,23 @@ use clusterlink_gateway::{
 };
 use clusterlink_model::{Labels, PeerName};
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
 use crate::{
+    boot,
     control::Updates,
     datapath::Datapath,
     host::HostsFile,
-    readiness::Blocker,
+    last_state::LastContact,
+    lease::Lease,
     refusals,
     state::{NodeOrigins, State, StateReport},
 };
 
-/// How often the kernel is told that the gateway is alive; it gives up after two seconds.
-const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How often cgroups are looked for.
 const TICK: Duration = Duration::from_millis(250);
 /// How often certificate files are looked at.
@@ -36,57 +38,99 @@ const RELOAD: Duration = Duration::from_millis(500);
 /// How often refusals are fetched; the kernel keeps them until then.
 const DRAIN: Duration = Duration::from_millis(150);
 
-/// Tells the kernel that the gateway is alive, on a thread of its own: a busy runtime must not
-/// stop connects. The thread ends when the datapath is dropped.
-pub(super) fn heartbeat(datapath: &Arc<dyn Datapath>) {
-    let datapath = Arc::downgrade(datapath);
-    let beat = move || {
-        let mut failing = false;
-        while let Some(datapath) = datapath.upgrade() {
-            match datapath.heartbeat() {
-                Ok(()) => failing = false,
-                Err(error) if !failing => {
-                    failing = true;
-                    warn!(
-                        error = crate::chain(&error),
-                        "the kernel cannot be told that we live"
-                    );
-                }
-                Err(_) => {}
-            }
-            drop(datapath);
-            std::thread::park_timeout(HEARTBEAT);
+/// The lease of a node, and where the last contact is written down.
+pub(super) struct Leased {
+    lease: Lease,
+    heard: watch::Receiver<Option<Instant>>,
+    last_contact: LastContact,
+    holds: Option<bool>,
+}
+
+impl Leased {
+    pub(super) fn new(heard: watch::Receiver<Option<Instant>>, last_contact: LastContact) -> Self {
+        let mut heard = heard;
+        heard.mark_changed();
+        Self {
+            lease: Lease::new(last_contact.last()),
+            heard,
+            last_contact,
+            holds: None,
         }
-    };
-    if let Err(error) = std::thread::Builder::new()
-        .name("heartbeat".to_owned())
-        .spawn(beat)
-    {
-        warn!(%error, "no thread for heartbeats; connects will be refused");
+    }
+
+    /// Takes notice of contacts, and tells the state whether it may steer.
+    fn check(&mut self, state: &mut State) {
+        let now = boot::time();
+        // Converted once, when it is new: this clock goes on while the node sleeps, the other does not.
+        if self.heard.has_changed().unwrap_or(false)
+            && let Some(heard) = *self.heard.borrow_and_update()
+        {
+            let at = now.saturating_sub(heard.elapsed());
+            self.lease.renew(at);
+            self.last_contact.note(at);
+        }
+        let holds = self.lease.holds(now);
+        if self.holds.replace(holds) != Some(holds) {
+            if holds {
+                info!("the controller was heard from lately: imported addresses may be steered");
+            } else {
+                warn!(
+                    "the controller was not heard from for an hour: imported addresses are not steered until it is, since some may belong to others by now; the Service path goes on"
+                );
+            }
+            tokio::task::block_in_place(|| state.set_lease(holds));
+        }
     }
 }
 
+/// What the state's task works with.
+pub(super) struct StateTask<U> {
+    pub(super) state: State,
+    pub(super) updates: U,
+    pub(super) remote_labels: watch::Receiver<Arc<BTreeMap<PeerName, Arc<Labels>>>>,
+    pub(super) report: watch::Sender<StateReport>,
+    /// None for a standalone peer, whose addresses are its own.
+    pub(super) leased: Option<Leased>,
+    /// To be done once the first complete snapshot is in force.
+    pub(super) first_snapshot: Box<dyn FnOnce() + Send>,
+}
+
 /// Applies what the controller says; the state has one writer, this task.
-pub(super) async fn state(
-    mut state: State,
-    mut updates: impl Updates,
-    mut remote_labels: watch::Receiver<Arc<BTreeMap<PeerName, Arc<Labels>>>>,
-    report: watch::Sender<StateReport>,
-    first_snapshot: Blocker,
-) -> &'static str {
+pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
+    let StateTask {
+        mut state,
+        mut updates,
+        mut remote_labels,
+        report,
+        mut leased,
+        first_snapshot,
+    } = task;
     let mut first_snapshot = Some(first_snapshot);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let pods = pod_notifications(&state);
+    if let Some(leased) = &mut leased {
+        leased.check(&mut state);
+    }
     loop {
         tokio::select! {
+            // What the controller said comes before the notice that it said so.
+            biased;
             update = updates.next() => {
                 let Some(update) = update else { return "the controller" };
                 let complete = update.complete;
                 let start = Instant::now();
                 tokio::task::block_in_place(|| state.apply(update));
-                if complete && first_snapshot.take().is_some() {
+                if complete && let Some(then) = first_snapshot.take() {
                     info!(took = ?start.elapsed(), "the first complete snapshot is in force");
+                    if let Some(leased) = &mut leased {
+                        leased.check(&mut state);
+                    }
+                    then();
                 }
+            }
+            () = readable(pods.as_ref()) => {
+                tokio::task::block_in_place(|| state.tick(Instant::now()));
             }
             changed = remote_labels.changed() => {
                 if changed.is_err() {
@@ -96,7 +140,12 @@ pub(super) async fn state(
                 tokio::task::block_in_place(|| state.set_remote_labels(labels));
             }
             () = state.remember_denials() => {}
-            _ = tick.tick() => tokio::task::block_in_place(|| state.tick(Instant::now())),
+            _ = tick.tick() => {
+                tokio::task::block_in_place(|| state.tick(Instant::now()));
+                if let Some(leased) = &mut leased {
+                    leased.check(&mut state);
+                }
+            }
         }
         let now = state.report();
         report.send_if_modified(|report| {
@@ -104,6 +153,30 @@ pub(super) async fn state(
             *report = now;
             changed
         });
+    }
+}
+
+/// Readable when pods' cgroups come or go. Where that cannot be, the tick finds them.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for the sake of types that do not own their descriptor"
+)]
+fn pod_notifications(state: &State) -> Option<AsyncFd<OwnedFd>> {
+    let notifications = state.pod_notifications()?;
+    notifications
+        .and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE))
+        .inspect_err(|error| warn!(%error, "new pods' cgroups are found four times a second only"))
+        .ok()
+}
+
+async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
+    let Some(fd) = fd else {
+        return std::future::pending().await;
+    };
+    match fd.readable().await {
+        // Whoever is woken reads everything.
+        Ok(mut ready) => ready.clear_ready(),
+        Err(_) => std::future::pending().await,
     }
 }
 

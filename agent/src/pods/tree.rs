@@ -1,5 +1,5 @@
 //! The pods' directories of this node, found by the kernel's notifications: a new pod's directory is
-//! known some microseconds after it was made, long before anything runs in it.
+//! known within a millisecond, long before anything runs in it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,8 +25,8 @@ use crate::datapath::cgroup_id;
 /// ones some levels further down.
 const DEPTH: usize = 10;
 
-/// How often the root of all pods is looked for while there is none. A search costs about 2 µs for
-/// each cgroup of the host.
+/// How often the root of all pods is looked for while there is none. A search costs up to 7 µs for
+/// each cgroup of the host, whose pods' own cgroups do not count.
 const SEARCH: Duration = Duration::from_secs(1);
 
 /// The same where there is one: a second kubelet is rare.

@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use clusterlink_agent::{app, datapath};
+use clusterlink_agent::{
+    app::{self, Ebpf, Mode},
+    settings::{cgroup, gateway_addresses, optional_address, workers},
+};
 use clusterlink_gateway::tls::Watcher;
 use clusterlink_model::LocalPeer;
 use clusterlink_process::{
@@ -18,10 +20,6 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::args::{EbpfMode, RunArgs};
-
-/// More workers than this do not help on the hosts that we measured.
-const DEFAULT_WORKERS: usize = 4;
-const MAX_WORKERS: usize = 64;
 
 /// Everything that a standalone peer needs to start.
 pub(super) struct Settings {
@@ -60,12 +58,8 @@ impl Settings {
             &args.listen,
             "ADDR:PORT, such as 0.0.0.0:4443",
         );
-        let metrics = if args.metrics == "off" {
-            None
-        } else {
-            problems.parse::<SocketAddr>("--metrics", &args.metrics, "ADDR:PORT, or off")
-        };
-        let gateway_addresses = addresses(&mut problems, &args.gateway_address);
+        let metrics = optional_address(&mut problems, "--metrics", &args.metrics);
+        let gateway_addresses = gateway_addresses(&mut problems, &args.gateway_address);
         let service_cidrs = ranges(&mut problems, &args.service_cidr);
         for address in &gateway_addresses {
             if let Some(range) = service_cidrs.iter().find(|range| range.contains(address)) {
@@ -112,8 +106,7 @@ impl Settings {
                 listen,
                 gateway_addresses_explicit: !args.gateway_address.is_empty(),
                 gateway_addresses,
-                service_cidrs,
-                hosts_file: args.hosts_file,
+                steering_port: app::STEERING_PORT,
                 cgroup,
                 bpf_dir,
                 state_dir,
@@ -124,43 +117,17 @@ impl Settings {
                 software: env!("CARGO_PKG_VERSION").to_owned(),
                 random_seed: args.random_seed,
                 kernel_log_level: args.kernel_log.kernel_log_level.number(),
+                ebpf: Ebpf::Require,
+                mode: Mode::Standalone(app::Standalone {
+                    service_cidrs,
+                    hosts_file: args.hosts_file,
+                }),
             },
             controller,
             credentials,
             manifests: args.manifests,
         })
     }
-}
-
-fn addresses(problems: &mut Problems, texts: &[String]) -> Vec<IpAddr> {
-    if texts.is_empty() {
-        return vec![
-            [169, 254, 77, 1].into(),
-            [0xfd77, 0x636c, 0, 0, 0, 0, 0, 1].into(),
-        ];
-    }
-    let mut addresses: Vec<IpAddr> = Vec::new();
-    for text in texts {
-        let Some(address) = problems.parse::<IpAddr>("--gateway-address", text, "an IP address")
-        else {
-            continue;
-        };
-        if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
-            problems.add(format!(
-                "--gateway-address {address}: not reachable from containers; choose a private or link-local address"
-            ));
-        } else if addresses
-            .iter()
-            .any(|other| other.is_ipv4() == address.is_ipv4())
-        {
-            problems.add(format!(
-                "--gateway-address {address}: the second of its family; give one"
-            ));
-        } else {
-            addresses.push(address);
-        }
-    }
-    addresses
 }
 
 fn ranges(problems: &mut Problems, texts: &[String]) -> Vec<IpNet> {
@@ -190,40 +157,6 @@ fn ranges(problems: &mut Problems, texts: &[String]) -> Vec<IpNet> {
         }
     }
     ranges
-}
-
-fn workers(problems: &mut Problems, text: Option<&str>) -> Option<NonZeroUsize> {
-    let Some(text) = text else {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        return NonZeroUsize::new(cores.min(DEFAULT_WORKERS));
-    };
-    let workers = problems.parse::<NonZeroUsize>("--workers", text, "a number from 1 to 64")?;
-    if workers.get() > MAX_WORKERS {
-        problems.add(format!(
-            "--workers {workers}: write a number from 1 to {MAX_WORKERS}"
-        ));
-        return None;
-    }
-    Some(workers)
-}
-
-/// A path under the cgroup v2 mount, or relative to it.
-fn cgroup(path: &Path) -> Result<PathBuf, String> {
-    let mount = datapath::cgroup2_mount().map_err(|error| format!("--cgroup: {error}"))?;
-    let inside = if path.starts_with(&mount) {
-        path.to_owned()
-    } else {
-        mount.join(path.strip_prefix("/").unwrap_or(path))
-    };
-    match inside.canonicalize() {
-        Ok(found) if found.is_dir() && found.starts_with(&mount) => Ok(found),
-        _ => Err(format!(
-            "--cgroup {}: {} is no cgroup; make it, or name a directory under {}",
-            path.display(),
-            inside.display(),
-            mount.display()
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! The binary `clusterlink-agent`.
+
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    clusterlink_agent::node::main()
+}

@@ -1,0 +1,255 @@
+//! What the agent says of its node to the controller: composed now and then, sent when it says
+//! something new.
+
+mod listening;
+mod pace;
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clusterlink_gateway::{Gateway, SourceOutcome, status::PeerStatus, view::View};
+use clusterlink_proto::{NodeReport, PeerReport, SourceReport, SteeringReport};
+use nix::ifaddrs::getifaddrs;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::warn;
+
+use self::pace::Pace;
+use crate::admin::Admin;
+
+/// How often the node is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How often listening ports are read: they change rarely, and cost some file reads.
+const LOOK_AT_PORTS: Duration = Duration::from_secs(2);
+
+/// What a node is, for its reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// The node.
+    pub(crate) node: Arc<str>,
+    /// The addresses at which it serves target ports, if they are given.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Addresses of this host that are not the node's.
+    pub(crate) gateway_addresses: Vec<IpAddr>,
+    /// The agent's own ports.
+    pub(crate) own_ports: BTreeSet<u16>,
+    /// The software and version.
+    pub(crate) software: String,
+}
+
+/// Keeps `sender` at what there is to say.
+pub(crate) async fn run(
+    subject: Subject,
+    admin: Arc<Admin>,
+    sender: watch::Sender<Arc<NodeReport>>,
+) -> &'static str {
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pace = Pace::default();
+    let mut ports = Ports::default();
+    loop {
+        tick.tick().await;
+        let now = Instant::now();
+        let report = tokio::task::block_in_place(|| {
+            ports.look(&subject.own_ports, now);
+            compose(&subject, &admin, ports.listening.clone())
+        });
+        if let Some(report) = pace.pass(report, now) {
+            sender.send_replace(report);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Ports {
+    listening: BTreeSet<u16>,
+    looked: Option<Instant>,
+    failing: bool,
+}
+
+impl Ports {
+    fn look(&mut self, own: &BTreeSet<u16>, now: Instant) {
+        if (self.looked).is_some_and(|at| now.duration_since(at) < LOOK_AT_PORTS) {
+            return;
+        }
+        self.looked = Some(now);
+        match listening::ports(own) {
+            Ok(listening) => {
+                self.listening = listening;
+                self.failing = false;
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                warn!(%error, "cannot read which ports are listened on; the last answer stays");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeReport {
+    let (peers, outcomes) = {
+        let gateway = admin.gateway();
+        let gateway = gateway.as_ref();
+        (
+            gateway.map(Gateway::peers).unwrap_or_default(),
+            gateway.map(Gateway::source_outcomes).unwrap_or_default(),
+        )
+    };
+    let steering = admin.steering.borrow().clone();
+    let view = admin.view.borrow().clone();
+    NodeReport {
+        software: subject.software.clone(),
+        waits_for: (admin.readiness.blockers().into_iter())
+            .map(str::to_owned)
+            .collect(),
+        addresses: addresses(subject, &view),
+        steering: SteeringReport {
+            on: steering.on,
+            reason: steering.reason,
+        },
+        peers: (peers.into_iter())
+            // The gateway remembers for its own sake whoever it once dealt with.
+            .filter(|peer| peer.reachable || view.snapshot.peers.contains_key(&peer.name))
+            .map(peer)
+            .collect(),
+        sources: outcomes.into_iter().map(source).collect(),
+        rejected: Vec::new(),
+        listening,
+    }
+}
+
+fn peer(status: PeerStatus) -> PeerReport {
+    let failures: Vec<String> = (status.gateways.iter())
+        .filter_map(|gateway| {
+            let error = gateway.error.as_ref()?;
+            Some(format!("{}: {error}", gateway.address))
+        })
+        .collect();
+    PeerReport {
+        name: status.name,
+        reachable: status.reachable,
+        rtt: status.rtt_us.map(Duration::from_micros),
+        last_seen_ms: status.last_seen_ms,
+        software: status.version,
+        labels: status.labels,
+        error: (!status.reachable && !failures.is_empty()).then(|| failures.join("; ")),
+    }
+}
+
+fn source(outcome: SourceOutcome) -> SourceReport {
+    SourceReport {
+        import: outcome.import,
+        source: outcome.source,
+        accepted: outcome.failure.is_none(),
+        reason: outcome.failure.unwrap_or_default(),
+    }
+}
+
+/// The addresses at which the node serves target ports: those that were given, else those that the
+/// cluster knows, else those that the host has.
+fn addresses(subject: &Subject, view: &View) -> Vec<IpAddr> {
+    if !subject.addresses.is_empty() {
+        return subject.addresses.clone();
+    }
+    match view.snapshot.nodes.get(&subject.node) {
+        Some(node) if !node.addresses.is_empty() => node.addresses.clone(),
+        _ => {
+            let mut own = host_addresses();
+            own.retain(|address| !subject.gateway_addresses.contains(address));
+            own
+        }
+    }
+}
+
+/// The addresses of this host that others can reach.
+pub(crate) fn host_addresses() -> Vec<IpAddr> {
+    let interfaces = getifaddrs().into_iter().flatten();
+    let all = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    let reachable: BTreeSet<IpAddr> = all
+        .filter(|address| match address {
+            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        })
+        .collect();
+    reachable.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clusterlink_gateway::status::GatewayStatus;
+    use clusterlink_model::{Labels, LocalPeer, Node, Resource, Update};
+
+    use super::*;
+
+    #[test]
+    fn the_nodes_addresses_are_those_given_or_those_that_the_cluster_knows() {
+        let mut subject = Subject {
+            node: "n1".into(),
+            addresses: Vec::new(),
+            gateway_addresses: Vec::new(),
+            own_ports: BTreeSet::new(),
+            software: String::new(),
+        };
+        let mut view = View::not_ready(LocalPeer {
+            name: "west".parse().unwrap(),
+            labels: Labels::new(),
+        });
+        let known: IpAddr = "192.0.2.7".parse().unwrap();
+        assert!(!addresses(&subject, &view).contains(&known));
+        let node = |name: &str, address: IpAddr| {
+            Resource::Node(Arc::new(Node {
+                name: name.into(),
+                addresses: vec![address],
+                pod_ranges: Vec::new(),
+                zone: None,
+            }))
+        };
+        Arc::make_mut(&mut view.snapshot).apply(Update {
+            upserts: vec![node("n1", known), node("n2", "192.0.2.8".parse().unwrap())],
+            ..Update::default()
+        });
+        assert_eq!(addresses(&subject, &view), [known]);
+        let given: IpAddr = "192.0.2.9".parse().unwrap();
+        subject.addresses = vec![given];
+        assert_eq!(addresses(&subject, &view), [given]);
+    }
+
+    #[test]
+    fn a_peer_without_a_session_says_why() {
+        let mut status = PeerStatus {
+            name: "east".parse().unwrap(),
+            reachable: false,
+            last_seen_ms: Some(5),
+            rtt_us: Some(1500),
+            version: Some("1".to_owned()),
+            labels: Labels::new(),
+            gateways: vec![GatewayStatus {
+                address: "east.example:4443".to_owned(),
+                resolved: None,
+                sessions: 0,
+                error: Some("connection refused".to_owned()),
+            }],
+            inbound_sessions: 0,
+        };
+        let report = peer(status.clone());
+        assert_eq!(
+            report.error.as_deref(),
+            Some("east.example:4443: connection refused")
+        );
+        assert_eq!(report.rtt, Some(Duration::from_micros(1500)));
+        status.reachable = true;
+        assert_eq!(peer(status).error, None);
+    }
+}

@@ -1,0 +1,250 @@
+//! The whole process of a node but for its controller: with a datapath in memory, and, as root, with
+//! the kernel's. Run with `--test-threads=1`.
+
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+#[path = "node/agent.rs"]
+mod agent;
+#[path = "datapath/scene.rs"]
+#[expect(dead_code, reason = "most of it is for the tests of the datapath")]
+mod scene;
+
+use std::{
+    io::Read as _,
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use agent::{Node, address, allow_all, complete, import, peer};
+use clusterlink_agent::datapath::{Datapath as _, MemoryDatapath, Write, cleanup};
+use scene::{Scene, eventually, privileged};
+
+/// Child processes run this one alone; by itself it does nothing.
+#[test]
+fn plays_its_role_in_another_process() {
+    scene::play_role();
+}
+
+#[test]
+fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
+    let node = Node::new();
+    let datapath = Arc::new(MemoryDatapath::new());
+    let agent = node.start(datapath.clone());
+    let (code, text) = agent.get("/readyz");
+    assert_eq!(code, 503);
+    assert!(
+        text.contains("waiting for the first complete snapshot"),
+        "{text}"
+    );
+    assert_eq!(agent.get("/livez").0, 200);
+    eventually("a report", || {
+        let report = agent.report();
+        let waits = report
+            .waits_for
+            .iter()
+            .any(|what| what.contains("snapshot"));
+        waits.then_some(())
+    });
+    assert_eq!(datapath.heartbeats(), 0, "other agents serve until then");
+    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+    agent.is_heard();
+    agent.is_ready();
+    assert!(datapath.heartbeats() > 0);
+    assert_eq!(datapath.services().unwrap(), [(address(80), 0)]);
+    assert!(agent.steered.contains(&address(80).ip()));
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    eventually("a report of what is new", || {
+        let report = agent.report();
+        let fresh = report.waits_for.is_empty() && report.listening.contains(&port);
+        fresh.then_some(())
+    });
+    let report = agent.report();
+    assert!(report.steering.on, "{report:?}");
+    for own in [agent.metrics.port(), agent.steering.port()] {
+        assert!(!report.listening.contains(&own), "{own} is the agent's");
+    }
+    assert_eq!(
+        report.addresses,
+        ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
+    );
+    agent.stop();
+}
+
+#[test]
+fn a_stop_is_told_first_and_nobody_is_turned_away_while_hooks_may_still_steer() {
+    let node = Node::new();
+    let datapath = Arc::new(MemoryDatapath::new());
+    let agent = node.start(datapath.clone());
+    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+    agent.is_heard();
+    agent.is_ready();
+    datapath.take_writes();
+    agent.asks_to_stop();
+    let asked = Instant::now();
+    eventually("it is said", || {
+        let (code, text) = agent.get("/readyz");
+        (code == 503 && text.contains("draining")).then_some(())
+    });
+    eventually("the report says so", || {
+        let report = agent.report();
+        (report
+            .waits_for
+            .iter()
+            .any(|what| what.contains("draining")))
+        .then_some(())
+    });
+    let beats = datapath.heartbeats();
+    let mut accepted_until = asked.elapsed();
+    // The gateway resets what has no origin: that it accepted shows in the end of the connection.
+    while let Ok(mut stream) = TcpStream::connect(agent.steering) {
+        let _ = stream.read(&mut [0]);
+        accepted_until = asked.elapsed();
+        assert!(accepted_until < Duration::from_secs(10), "it does not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        accepted_until > Duration::from_secs(2),
+        "{accepted_until:?}"
+    );
+    assert_eq!(
+        datapath.heartbeats(),
+        beats,
+        "hooks are told nothing any more"
+    );
+    agent.ends();
+    assert_eq!(datapath.services().unwrap(), [(address(80), 0)]);
+    assert_eq!(
+        datapath.take_writes(),
+        [],
+        "everything is left to the next agent"
+    );
+}
+
+#[test]
+fn the_next_agent_serves_without_a_controller_what_the_last_one_knew() {
+    let node = Node::new();
+    let datapath = Arc::new(MemoryDatapath::new());
+    let agent = node.start(datapath.clone());
+    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+    agent.is_heard();
+    agent.is_ready();
+    agent.stop();
+    datapath.take_writes();
+    let beats = datapath.heartbeats();
+    let agent = node.start(datapath.clone());
+    assert_eq!(
+        agent.get("/readyz").0,
+        503,
+        "the controller may still answer"
+    );
+    agent.is_ready();
+    assert!(datapath.heartbeats() > beats);
+    let removed = |write: &Write| matches!(write, Write::ServiceRemoved(_));
+    assert!(
+        !datapath.take_writes().iter().any(removed),
+        "it was steered all the time"
+    );
+    assert!(datapath.allows(1, 0), "the host may, as before");
+    // The controller is back with something else.
+    agent.tell(complete(vec![import("other", 81)]));
+    eventually("the fresh snapshot replaces the stored one", || {
+        (datapath.services().unwrap() == [(address(81), 1)]).then_some(())
+    });
+    agent.stop();
+}
+
+#[test]
+fn a_node_that_was_never_told_its_addresses_are_still_good_steers_none() {
+    let node = Node::new();
+    let datapath = Arc::new(MemoryDatapath::new());
+    let agent = node.start(datapath.clone());
+    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+    agent.is_heard();
+    agent.is_ready();
+    agent.stop();
+    assert_eq!(datapath.services().unwrap().len(), 1);
+    node.forget_the_last_contact();
+    let agent = node.start(datapath.clone());
+    agent.is_ready();
+    assert_eq!(
+        datapath.services().unwrap(),
+        [],
+        "an address may be another's by now"
+    );
+    agent.is_heard();
+    eventually("a contact is a new lease", || {
+        (datapath.services().unwrap() == [(address(80), 0)]).then_some(())
+    });
+    agent.stop();
+}
+
+#[test]
+fn no_connect_fails_while_one_agent_follows_another_on_a_real_kernel() {
+    if !privileged() {
+        return;
+    }
+    let scene = Scene::new();
+    let node = Node::on_kernel(&scene.cgroup, &scene.bpf_dir);
+    // What kube-proxy would do with the address.
+    scene::ip("addr add 10.96.0.7/32 dev lo");
+    let service_path = TcpListener::bind(address(80)).unwrap();
+    let steady = |agent: &agent::Agent<'_>| {
+        agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+        agent.is_heard();
+        agent.is_ready();
+    };
+    let first = node.start_on_kernel();
+    steady(&first);
+    let mut client = scene.client("kubepods/podclient");
+    // The pod is not announced: it is unknown, so that the gateway judges it.
+    assert_eq!(client.tell("connect 10.96.0.7:80"), "peer 10.96.0.7:80");
+    service_path.set_nonblocking(true).unwrap();
+    assert!(service_path.accept().is_err(), "it was steered");
+
+    let over = AtomicBool::new(false);
+    let outcomes = std::thread::scope(|scope| {
+        let storm = scope.spawn(|| {
+            let mut outcomes = Vec::new();
+            while !over.load(Relaxed) {
+                outcomes.push(client.tell("connect 10.96.0.7:80"));
+                client.tell("close");
+                while service_path.accept().is_ok() {}
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            outcomes
+        });
+        first.stop();
+        let second = node.start_on_kernel();
+        steady(&second);
+        let mut probe = scene.client("kubepods/podprobe");
+        eventually("the second steers", || {
+            while service_path.accept().is_ok() {}
+            assert_eq!(probe.tell("connect 10.96.0.7:80"), "peer 10.96.0.7:80");
+            let elsewhere = (0..3).any(|_| service_path.accept().is_ok());
+            (!elsewhere).then_some(())
+        });
+        over.store(true, Relaxed);
+        let outcomes = storm.join().unwrap();
+        second.stop();
+        outcomes
+    });
+    let failed: Vec<_> = outcomes
+        .iter()
+        .filter(|one| *one != "peer 10.96.0.7:80")
+        .collect();
+    println!(
+        "{} connects over the change of agents, {} failed",
+        outcomes.len(),
+        failed.len()
+    );
+    assert!(outcomes.len() > 100, "{}", outcomes.len());
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(scene.bpf_dir.exists(), "pins are left");
+    let removed = cleanup(&scene.bpf_dir).unwrap();
+    assert!(!removed.links.is_empty() && !removed.maps.is_empty());
+}
