@@ -1,9 +1,10 @@
 //! The controller as the agent sees it. Whoever wires a process brings an implementation, so that
 //! the agent knows neither manifests nor an API server.
 
+mod heard;
 mod snapshot;
 
-pub use self::snapshot::SnapshotControl;
+pub use self::{heard::Heard, snapshot::SnapshotControl};
 
 use std::{future::Future, net::IpAddr, sync::Arc};
 

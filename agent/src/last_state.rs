@@ -36,7 +36,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Changes are written together, this often at most.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The updates of a controller, preceded by what it said to an earlier process if it is away.
+/// What an earlier process was told.
+pub struct Stored {
+    journal: Journal,
+    snapshot: Option<Snapshot>,
+}
+
+/// The updates of a controller, preceded by what it said to an earlier process if it is away. The
+/// controller may be told what is stored, and say only what is different now.
 pub struct LastState<U> {
     controller: U,
     stored: Option<Snapshot>,
@@ -58,12 +65,12 @@ struct Pending {
     changes: BTreeMap<ResourceKey, Option<Resource>>,
 }
 
-impl<U: Updates> LastState<U> {
+impl Stored {
     /// Reads what is stored in `state_dir`, if it is from this boot and `origin` wrote it. What is
     /// damaged is moved aside and named.
-    pub fn open(state_dir: &Path, origin: Origin, controller: U) -> Self {
+    pub fn read(state_dir: &Path, origin: Origin) -> Self {
         let (journal, found) = Journal::open(state_dir, origin);
-        let stored = match found {
+        let snapshot = match found {
             Found::Nothing => None,
             Found::Outdated(why) => {
                 info!(
@@ -82,9 +89,22 @@ impl<U: Updates> LastState<U> {
             }
             Found::Snapshot(snapshot) => Some(snapshot),
         };
+        Self { journal, snapshot }
+    }
+
+    /// What is stored, if it counts.
+    pub fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+}
+
+impl<U: Updates> LastState<U> {
+    /// Puts what is stored before what `controller` says.
+    pub fn new(stored: Stored, controller: U) -> Self {
+        let Stored { journal, snapshot } = stored;
         Self {
             controller,
-            stored,
+            stored: snapshot,
             deadline: None,
             keeper: Arc::new(Keeper {
                 pending: Mutex::default(),
@@ -98,11 +118,6 @@ impl<U: Updates> LastState<U> {
     pub fn keeper(&self) -> Arc<Keeper> {
         self.keeper.clone()
     }
-
-    /// Whether there is a state to serve from without a controller.
-    pub fn has_stored(&self) -> bool {
-        self.stored.is_some()
-    }
 }
 
 impl<U: Updates> Updates for LastState<U> {
@@ -111,9 +126,18 @@ impl<U: Updates> Updates for LastState<U> {
             // This future is dropped and made anew while it waits: the deadline is not.
             let deadline = *(self.deadline).get_or_insert_with(|| Instant::now() + PATIENCE);
             match tokio::time::timeout_at(deadline, self.controller.next()).await {
-                Ok(update) => {
-                    self.stored = None;
-                    return self.keeper.noted(update?);
+                Ok(None) => return None,
+                Ok(Some(update)) => {
+                    let mut stored = self.stored.take().filter(|_| !update.complete);
+                    let update = match &mut stored {
+                        None => update,
+                        // The node has nothing yet: it gets all at once, not what is old first.
+                        Some(stored) => {
+                            stored.apply(update);
+                            stored.to_update()
+                        }
+                    };
+                    return self.keeper.noted(update);
                 }
                 Err(_) => {
                     warn!(

@@ -4,7 +4,7 @@ mod args;
 mod settings;
 pub mod upstream;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -20,7 +20,7 @@ use self::{
 use crate::{
     app::{self, NodeLink, Parts},
     boot,
-    last_state::{LastContact, LastState, Origin},
+    last_state::{LastContact, LastState, Origin, Stored},
     lock::StateDir,
     state::Steered,
 };
@@ -64,15 +64,27 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         let stop = signals::stop_on_signals("`clusterlink-agent cleanup` removes what is left")?;
         let lock = StateDir::lock(&agent.state_dir)?;
         let boot = boot::id().context("cannot read which boot of the node this is")?;
-        let (report, reports) = watch::channel(<std::sync::Arc<NodeReport>>::default());
-        let steered = Steered::default();
-        let upstream = upstream::connect(&upstream, reports, steered.clone());
         let origin = Origin {
             boot: boot.clone(),
             peer: agent.local.name.clone(),
-            node: (agent.node()).map_or_else(|| "".into(), |node| node.name.clone()),
+            node: upstream.node.clone(),
         };
-        let updates = LastState::open(&agent.state_dir, origin, upstream.updates);
+        let stored = Stored::read(&agent.state_dir, origin);
+        // Until the node was looked at, it is not ready.
+        let (report, reports) = watch::channel(Arc::new(NodeReport {
+            software: upstream.software.clone(),
+            waits_for: vec!["the start of the agent".to_owned()],
+            ..NodeReport::default()
+        }));
+        let steered = Steered::default();
+        let inputs = upstream::Inputs {
+            boot: boot.clone(),
+            kept: stored.snapshot().cloned(),
+            report: reports,
+            steered: steered.subscribe(),
+        };
+        let upstream = upstream::connect(&upstream, inputs);
+        let updates = LastState::new(stored, upstream.updates);
         let link = NodeLink {
             report,
             heard: upstream.heard,

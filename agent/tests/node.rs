@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent::{Node, address, allow_all, complete, import, peer};
+use agent::{Node, address, allow_all, complete, deny_pod, import, peer, pod};
 use clusterlink_agent::datapath::{Datapath as _, MemoryDatapath, Write, cleanup};
 use scene::{Scene, eventually, privileged};
 
@@ -55,7 +55,7 @@ fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
     agent.is_ready();
     assert!(datapath.heartbeats() > 0);
     assert_eq!(datapath.services().unwrap(), [(address(80), 0)]);
-    assert!(agent.steered.contains(&address(80).ip()));
+    assert_eq!(**agent.steered.borrow(), [address(80).ip()].into());
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
     eventually("a report of what is new", || {
@@ -247,4 +247,71 @@ fn no_connect_fails_while_one_agent_follows_another_on_a_real_kernel() {
     assert!(scene.bpf_dir.exists(), "pins are left");
     let removed = cleanup(&scene.bpf_dir).unwrap();
     assert!(!removed.links.is_empty() && !removed.maps.is_empty());
+}
+
+#[test]
+fn a_kernel_that_does_not_steer_leaves_the_service_path_and_the_report_says_why() {
+    let node = Node::new();
+    let agent = node.start_without_steering();
+    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+    agent.is_heard();
+    agent.is_ready();
+    let steering = eventually("a report", || {
+        let report = agent.report();
+        let ready = report.waits_for.is_empty() && !report.software.is_empty();
+        ready.then(|| report.steering.clone())
+    });
+    assert!(!steering.on);
+    assert!(
+        steering
+            .reason
+            .is_some_and(|why| why.contains("--ebpf off"))
+    );
+    agent.stop();
+}
+
+#[test]
+fn a_pods_first_connect_is_judged_as_its_own_and_an_unknown_pod_is_not_the_host() {
+    if !privileged() {
+        return;
+    }
+    const DENIED: &str = "errno 111";
+    let scene = Scene::new();
+    let node = Node::on_kernel(&scene.cgroup, &scene.bpf_dir);
+    let agent = node.start_on_kernel();
+    // Announced, as a pod is when it is bound to the node: its cgroup comes later.
+    let uid = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+    agent.tell(complete(vec![
+        import("cart", 80),
+        peer(),
+        allow_all(),
+        pod("web", uid),
+        deny_pod("web"),
+    ]));
+    agent.is_heard();
+    agent.is_ready();
+    let seen = || agent.steered.borrow().contains(&address(80).ip());
+    eventually("steered", || seen().then_some(()));
+    let mut denied = scene.client(&format!("kubepods/burstable/pod{uid}/container"));
+    assert_eq!(
+        denied.tell("connect 10.96.0.7:80"),
+        DENIED,
+        "the first time too"
+    );
+    let mut host = scene.client("system.slice");
+    assert_eq!(host.tell("connect 10.96.0.7:80"), "peer 10.96.0.7:80");
+
+    // Now the host is denied as well. It shares its network with all pods here.
+    agent.tell(complete(vec![import("cart", 80), peer(), pod("web", uid)]));
+    eventually("nothing is allowed", || {
+        (host.tell("connect 10.96.0.7:80") == DENIED).then_some(())
+    });
+    let mut unknown = scene.client("kubepods/burstable/podunknown/container");
+    assert_eq!(
+        unknown.tell("connect 10.96.0.7:80"),
+        "peer 10.96.0.7:80",
+        "the gateway judges it: the kernel does not take it for the host"
+    );
+    agent.stop();
+    drop((denied, host, unknown));
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use self::{news::News, settle_times::SettleTimes};
+use self::settle_times::SettleTimes;
 use crate::source::Problem;
 
 pub(crate) mod board;
@@ -288,7 +288,7 @@ impl SharedStatus {
 
     /// What changed since the last call.
     #[cfg(feature = "api-server")]
-    pub(crate) fn take_news(&self) -> News {
+    pub(crate) fn take_news(&self) -> news::News {
         self.lock().news.take()
     }
 

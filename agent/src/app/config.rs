@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::{
-    control::{Control, Updates},
+    control::{Control, Heard, Updates},
     datapath::Datapath,
     last_state::{Keeper, LastContact, LastState},
     state::Steered,
@@ -127,11 +127,10 @@ pub struct Parts<U> {
 
 /// What a node of a cluster has of its controller, besides updates.
 pub struct NodeLink {
-    /// What the node says.
+    /// What the node says; it begins as not ready.
     pub report: watch::Sender<Arc<NodeReport>>,
-    /// When the controller was last heard from *with all that it knows being known here*: not before
-    /// the snapshot of a stream is complete. Steering depends on it.
-    pub heard: watch::Receiver<Option<std::time::Instant>>,
+    /// When it was last heard from.
+    pub heard: Heard,
     /// The addresses that are steered, for the answers about released ones.
     pub steered: Steered,
     /// Where the last contact is kept.

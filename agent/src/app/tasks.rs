@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     boot,
-    control::Updates,
+    control::{Heard, Updates},
     datapath::Datapath,
     host::HostsFile,
     last_state::LastContact,
@@ -41,15 +41,13 @@ const DRAIN: Duration = Duration::from_millis(150);
 /// The lease of a node, and where the last contact is written down.
 pub(super) struct Leased {
     lease: Lease,
-    heard: watch::Receiver<Option<Instant>>,
+    heard: Heard,
     last_contact: LastContact,
     holds: Option<bool>,
 }
 
 impl Leased {
-    pub(super) fn new(heard: watch::Receiver<Option<Instant>>, last_contact: LastContact) -> Self {
-        let mut heard = heard;
-        heard.mark_changed();
+    pub(super) fn new(heard: Heard, last_contact: LastContact) -> Self {
         Self {
             lease: Lease::new(last_contact.last()),
             heard,
@@ -61,10 +59,8 @@ impl Leased {
     /// Takes notice of contacts, and tells the state whether it may steer.
     fn check(&mut self, state: &mut State) {
         let now = boot::time();
-        // Converted once, when it is new: this clock goes on while the node sleeps, the other does not.
-        if self.heard.has_changed().unwrap_or(false)
-            && let Some(heard) = *self.heard.borrow_and_update()
-        {
+        // Converted once: this clock goes on while the node sleeps, the other one does not.
+        if let Some(heard) = self.heard.take() {
             let at = now.saturating_sub(heard.elapsed());
             self.lease.renew(at);
             self.last_contact.note(at);

@@ -58,7 +58,7 @@ pub(super) struct JournalError {
 pub(super) struct Journal {
     path: PathBuf,
     origin: Origin,
-    /// None before the first complete update: there is nothing to add to.
+    /// None before the first complete update, if nothing is stored: there is nothing to add to.
     snapshot: Option<Snapshot>,
     /// None when a write failed: the next one begins anew.
     file: Option<File>,
@@ -79,7 +79,7 @@ struct Header {
 }
 
 impl Journal {
-    /// Reads the file; writing begins with the next complete update.
+    /// Reads the file; the first write begins it anew.
     pub(super) fn open(state_dir: &Path, origin: Origin) -> (Self, Found) {
         let path = state_dir.join(FILE);
         let found = match fs::read(&path) {
@@ -93,7 +93,10 @@ impl Journal {
         let journal = Self {
             path,
             origin,
-            snapshot: None,
+            snapshot: match &found {
+                Found::Snapshot(snapshot) => Some(snapshot.clone()),
+                Found::Nothing | Found::Outdated(_) | Found::Damaged { .. } => None,
+            },
             file: None,
             size: (0, 0),
         };

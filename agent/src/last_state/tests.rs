@@ -79,7 +79,7 @@ fn controller() -> (mpsc::UnboundedSender<Update>, Says) {
 /// What a node that is told `updates` leaves behind.
 async fn stored(dir: &Path, updates: &[Update]) {
     let (sender, says) = controller();
-    let mut state = LastState::open(dir, origin(), says);
+    let mut state = LastState::new(Stored::read(dir, origin()), says);
     for update in updates {
         sender.send(update.clone()).unwrap();
         state.next().await.unwrap();
@@ -215,7 +215,7 @@ async fn the_stored_state_is_served_when_the_controller_is_silent_for_a_second()
     let old = complete(vec![import("a", 1), policy("allow", Action::Allow)]);
     stored(dir.path(), std::slice::from_ref(&old)).await;
     let (sender, says) = controller();
-    let mut state = LastState::open(dir.path(), origin(), says);
+    let mut state = LastState::new(Stored::read(dir.path(), origin()), says);
     let start = Instant::now();
     // Whoever waits drops the future again and again.
     let mut first = None;
@@ -242,8 +242,9 @@ async fn a_controller_that_answers_in_time_makes_the_stored_state_void() {
     let dir = tempfile::tempdir().unwrap();
     stored(dir.path(), &[complete(vec![import("a", 1)])]).await;
     let (sender, says) = controller();
-    let mut state = LastState::open(dir.path(), origin(), says);
-    assert!(state.has_stored());
+    let read = Stored::read(dir.path(), origin());
+    assert!(read.snapshot().is_some());
+    let mut state = LastState::new(read, says);
     let updates = VecDeque::from([complete(vec![import("b", 1)]), upsert(vec![import("c", 1)])]);
     for update in updates {
         let sender = sender.clone();
@@ -264,7 +265,7 @@ async fn a_controller_that_answers_in_time_makes_the_stored_state_void() {
 async fn many_changes_become_one_line_and_long_ones_a_new_snapshot() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, says) = controller();
-    let mut state = LastState::open(dir.path(), origin(), says);
+    let mut state = LastState::new(Stored::read(dir.path(), origin()), says);
     let mut all = Snapshot::default();
     let many = |from: u32, port: u16| {
         (from..from + 1000)
@@ -305,7 +306,7 @@ async fn many_changes_become_one_line_and_long_ones_a_new_snapshot() {
 async fn the_keeper_writes_by_itself_and_once_a_second_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, says) = controller();
-    let mut state = LastState::open(dir.path(), origin(), says);
+    let mut state = LastState::new(Stored::read(dir.path(), origin()), says);
     let keeper = tokio::spawn(state.keeper().run());
     let mut all = Vec::new();
     for port in 1..=100 {
@@ -353,4 +354,38 @@ fn the_last_contact_is_kept_for_one_boot() {
     );
     fs::write(dir.path().join("last-contact"), "{").unwrap();
     assert_eq!(LastContact::open(dir.path(), "boot-1".into()).last(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_knows_what_is_stored_says_only_what_is_different() {
+    let old = complete(vec![import("a", 1), import("b", 1)]);
+    let differences = [
+        Update {
+            upserts: vec![import("a", 2)],
+            ..remove(&import("b", 1))
+        },
+        upsert(vec![import("c", 1)]),
+    ];
+    let mut told = vec![old.clone()];
+    told.extend(differences.clone());
+    for (answers, what) in [(true, "in time"), (false, "late")] {
+        let dir = tempfile::tempdir().unwrap();
+        stored(dir.path(), std::slice::from_ref(&old)).await;
+        let (sender, says) = controller();
+        let mut state = LastState::new(Stored::read(dir.path(), origin()), says);
+        let mut node = Snapshot::default();
+        if !answers {
+            node.apply(state.next().await.unwrap());
+            assert_eq!(node, snapshot(&told[..1]), "{what}");
+        }
+        for (number, difference) in differences.iter().enumerate() {
+            sender.send(difference.clone()).unwrap();
+            let update = state.next().await.unwrap();
+            assert_eq!(update.complete, answers && number == 0, "{what}");
+            node.apply(update);
+            state.keeper().flush();
+            assert_eq!(node, snapshot(&told[..number + 2]), "{what}");
+            assert_eq!(found_snapshot(dir.path()), node, "{what}");
+        }
+    }
 }

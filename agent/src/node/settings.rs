@@ -94,6 +94,7 @@ impl Settings {
                 controller,
                 ca: args.controller_ca,
                 token: args.token,
+                namespace: args.namespace,
                 node: node.name.clone(),
                 software: format!("clusterlink-agent {software}"),
             },

@@ -1,10 +1,12 @@
 //! Which addresses are steered: those of the imports, as long as the node's lease on them holds.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
+
+use tokio::sync::watch;
 
 /// What is to be steered.
 #[derive(Debug, Default)]
@@ -53,26 +55,69 @@ impl Steering {
     }
 }
 
-/// The addresses that the kernel steers now, for whoever has to say that one was let go.
+/// The addresses that the kernel steers now, for whoever has to say that one was let go. Cloning
+/// shares it.
 #[derive(Clone, Debug, Default)]
-pub struct Steered(Arc<RwLock<HashMap<IpAddr, HashSet<u16>>>>);
+pub struct Steered(watch::Sender<Arc<BTreeSet<IpAddr>>>);
 
 impl Steered {
-    /// Whether connects to any port of `address` are steered.
-    pub fn contains(&self, address: &IpAddr) -> bool {
-        let steered = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        steered.contains_key(address)
+    /// The addresses as they change: one that is gone is not in the kernel any more.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+        self.0.subscribe()
+    }
+}
+
+/// Keeps [`Steered`]: an address may have several ports.
+#[derive(Debug)]
+pub(super) struct Ports {
+    by_address: HashMap<IpAddr, usize>,
+    changed: BTreeSet<IpAddr>,
+    steered: Steered,
+}
+
+impl Ports {
+    pub(super) fn new(steered: Steered) -> Self {
+        Self {
+            by_address: HashMap::new(),
+            changed: BTreeSet::new(),
+            steered,
+        }
     }
 
-    pub(super) fn set(&self, address: SocketAddr, steered: bool) {
-        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if steered {
-            all.entry(address.ip()).or_default().insert(address.port());
-        } else if let Some(ports) = all.get_mut(&address.ip()) {
-            ports.remove(&address.port());
-            if ports.is_empty() {
-                all.remove(&address.ip());
+    /// A port that was not steered is now.
+    pub(super) fn add(&mut self, address: SocketAddr) {
+        *self.by_address.entry(address.ip()).or_default() += 1;
+        self.changed.insert(address.ip());
+    }
+
+    /// A port that was steered is not any more.
+    pub(super) fn remove(&mut self, address: SocketAddr) {
+        if let Some(ports) = self.by_address.get_mut(&address.ip()) {
+            *ports -= 1;
+            if *ports == 0 {
+                self.by_address.remove(&address.ip());
             }
         }
+        self.changed.insert(address.ip());
+    }
+
+    /// Tells everybody.
+    pub(super) fn publish(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        self.steered.0.send_if_modified(|all| {
+            let wrong =
+                |address: &IpAddr| self.by_address.contains_key(address) != all.contains(address);
+            let changed: Vec<IpAddr> = changed.into_iter().filter(wrong).collect();
+            if changed.is_empty() {
+                return false;
+            }
+            let all = Arc::make_mut(all);
+            for address in changed {
+                if !all.remove(&address) {
+                    all.insert(address);
+                }
+            }
+            true
+        });
     }
 }

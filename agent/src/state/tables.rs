@@ -9,7 +9,7 @@ use std::{
 
 use tracing::warn;
 
-use super::steered::Steered;
+use super::steered::{Ports, Steered};
 use crate::datapath::{BLOCK_IMPORTS, CLASS_UNKNOWN, Datapath, DatapathError, VerdictBlock};
 
 /// Verdict blocks of one class, by block number.
@@ -63,7 +63,7 @@ impl Touched {
 pub(super) struct Tables {
     datapath: Arc<dyn Datapath>,
     services: HashMap<SocketAddr, u32>,
-    steered: Steered,
+    ports: Ports,
     identities: HashMap<u64, u32>,
     rows: HashMap<(u32, u32), VerdictBlock>,
     /// Writes that failed; tried again with the next commit.
@@ -89,18 +89,20 @@ impl Tables {
             identities.insert(cgroup, CLASS_UNKNOWN);
         }
         let mut services = HashMap::new();
+        let mut ports = Ports::new(steered);
         for (address, import) in datapath.services()? {
             if known(import) {
-                steered.set(address, true);
+                ports.add(address);
                 services.insert(address, import);
             } else {
                 datapath.remove_service(address)?;
             }
         }
+        ports.publish();
         Ok(Self {
             datapath,
             services,
-            steered,
+            ports,
             identities,
             rows: HashMap::new(),
             failed: Touched::default(),
@@ -167,6 +169,7 @@ impl Tables {
                 self.set_service(address, import);
             }
         }
+        self.ports.publish();
     }
 
     fn remove_services(&mut self, desired: &Desired, touched: &Touched) {
@@ -177,7 +180,7 @@ impl Tables {
             match self.datapath.remove_service(address) {
                 Ok(()) => {
                     self.services.remove(&address);
-                    self.steered.set(address, false);
+                    self.ports.remove(address);
                 }
                 Err(error) => {
                     self.failed.services.insert(address);
@@ -193,8 +196,9 @@ impl Tables {
         }
         match self.datapath.set_service(address, import) {
             Ok(()) => {
-                self.services.insert(address, import);
-                self.steered.set(address, true);
+                if self.services.insert(address, import).is_none() {
+                    self.ports.add(address);
+                }
             }
             Err(error) => {
                 self.failed.services.insert(address);

@@ -1,27 +1,28 @@
 //! A node, and agents that run on it one after the other.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     num::{NonZeroU16, NonZeroUsize},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clusterlink_agent::{
     app::{self, AgentError, Config, Ebpf, Mode, NodeLink, Parts},
     boot,
-    control::Updates,
+    control::{Heard, Updates},
     datapath::Datapath,
-    last_state::{LastContact, LastState, Origin},
+    last_state::{LastContact, LastState, Origin, Stored},
     state::Steered,
 };
 use clusterlink_gateway::tls::Watcher;
 use clusterlink_model::{
-    Action, Import, Labels, LbScheme, LocalPeer, ObjectName, Peer, Policy, PolicyName, Resource,
-    Selector, Source, Update,
+    Action, Import, Labels, LbScheme, LocalPeer, ObjectName, Operator, Peer, Policy, PolicyName,
+    Requirement, Resource, Selector, Source, Update, Workload, WorkloadAttributes,
 };
 use clusterlink_proto::NodeReport;
 use rcgen::{
@@ -32,6 +33,7 @@ use tokio::{
     runtime::Runtime,
     sync::{mpsc, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -51,9 +53,9 @@ pub(crate) struct Agent<'a> {
     node: &'a Node,
     pub(crate) metrics: SocketAddr,
     pub(crate) steering: SocketAddr,
-    pub(crate) steered: Steered,
+    pub(crate) steered: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     updates: mpsc::UnboundedSender<Update>,
-    heard: watch::Sender<Option<Instant>>,
+    heard: watch::Sender<Instant>,
     reports: watch::Receiver<Arc<NodeReport>>,
     stop: CancellationToken,
     task: JoinHandle<Result<(), AgentError>>,
@@ -116,15 +118,20 @@ impl Node {
 
     /// Starts an agent that uses this instead of the kernel.
     pub(crate) fn start(&self, datapath: Arc<dyn Datapath>) -> Agent<'_> {
-        self.start_with(Some(datapath))
+        self.start_with(Some(datapath), Ebpf::Require)
+    }
+
+    /// Starts an agent that does not use the kernel at all.
+    pub(crate) fn start_without_steering(&self) -> Agent<'_> {
+        self.start_with(None, Ebpf::Off)
     }
 
     /// Starts an agent that needs the kernel.
     pub(crate) fn start_on_kernel(&self) -> Agent<'_> {
-        self.start_with(None)
+        self.start_with(None, Ebpf::Require)
     }
 
-    fn start_with(&self, datapath: Option<Arc<dyn Datapath>>) -> Agent<'_> {
+    fn start_with(&self, datapath: Option<Arc<dyn Datapath>>, ebpf: Ebpf) -> Agent<'_> {
         let state_dir = self.dir.path().join("state");
         let credentials = Watcher::open(&self.dir.path().join("certs"), 1).unwrap();
         let metrics = free_address("127.0.0.1");
@@ -148,7 +155,7 @@ impl Node {
             software: "test".to_owned(),
             random_seed: None,
             kernel_log_level: 1,
-            ebpf: Ebpf::Require,
+            ebpf,
             mode: Mode::Node(app::Node {
                 name: "n1".into(),
                 addresses: vec!["192.0.2.1".parse().unwrap()],
@@ -156,7 +163,7 @@ impl Node {
             }),
         };
         let (updates, said) = mpsc::unbounded_channel();
-        let (heard_sender, heard) = watch::channel(None);
+        let (heard_sender, heard) = watch::channel(Instant::now());
         let (report, reports) = watch::channel(<Arc<NodeReport>>::default());
         let steered = Steered::default();
         let boot = boot::id().unwrap();
@@ -165,10 +172,11 @@ impl Node {
             peer: config.local.name.clone(),
             node: "n1".into(),
         };
-        let updates_of_node = LastState::open(&state_dir, origin, Controller(said));
+        let stored = Stored::read(&state_dir, origin);
+        let updates_of_node = LastState::new(stored, Controller(said));
         let link = NodeLink {
             report,
-            heard,
+            heard: Heard::new(heard),
             steered: steered.clone(),
             last_contact: LastContact::open(&state_dir, boot),
             keeper: updates_of_node.keeper(),
@@ -182,7 +190,7 @@ impl Node {
             node: self,
             metrics,
             steering,
-            steered,
+            steered: steered.subscribe(),
             updates,
             heard: heard_sender,
             reports,
@@ -205,7 +213,7 @@ impl Agent<'_> {
 
     /// The controller was heard from just now.
     pub(crate) fn is_heard(&self) {
-        self.heard.send_replace(Some(Instant::now()));
+        self.heard.send_replace(Instant::now());
     }
 
     pub(crate) fn report(&self) -> Arc<NodeReport> {
@@ -255,7 +263,8 @@ fn free_address(ip: &str) -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-fn issue(dir: &Path) {
+/// Makes a fabric and the certificate of a peer in it.
+pub(crate) fn issue(dir: &Path) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -310,6 +319,38 @@ pub(crate) fn allow_all() -> Resource {
         name: PolicyName::Privileged("all".into()),
         action: Action::Allow,
         from: vec![Selector::default()],
+        to: vec![Selector::default()],
+    }))
+}
+
+/// A pod of this node, its service account named like it.
+pub(crate) fn pod(name: &str, uid: &str) -> Resource {
+    Resource::Workload(Arc::new(Workload {
+        name: ObjectName::new("shop", name),
+        attributes: Arc::new(WorkloadAttributes {
+            namespace: "shop".into(),
+            service_account: name.into(),
+            labels: Labels::new(),
+        }),
+        cgroup: None,
+        addresses: Vec::new(),
+        uids: vec![uid.into()],
+        node: Some("n1".into()),
+        host_network: false,
+    }))
+}
+
+pub(crate) fn deny_pod(name: &str) -> Resource {
+    let from = Selector {
+        requirements: vec![Requirement {
+            key: "client.clusterlink.net/service-account".to_owned(),
+            operator: Operator::In(vec![name.to_owned()]),
+        }],
+    };
+    Resource::Policy(Arc::new(Policy {
+        name: PolicyName::Privileged("deny".into()),
+        action: Action::Deny,
+        from: vec![from],
         to: vec![Selector::default()],
     }))
 }
