@@ -214,7 +214,7 @@ fn start_api_server(host: &Host, programs: &Path, directory: &Path) -> Result<Pr
         .arg(format!("--advertise-address={}", address.ip()))
         .arg(format!("--secure-port={}", address.port()))
         .args([
-            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-cluster-ip-range=10.96.0.0/16,fd77:96::/112",
             "--authorization-mode=RBAC",
             "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes.default.svc",

@@ -22,7 +22,10 @@ fn an_import_gets_a_service_and_slices_and_leaves_nothing_when_it_is_deleted() -
         let made = cluster.wait_served("web")?;
         ensure!(made["spec"]["ports"][0]["targetPort"] == 9000, "{made}");
         ensure!(made["spec"].get("selector").is_none(), "{made}");
-        let slice = cluster.slices("web")?.remove(0);
+        let slices = cluster.slices("web")?;
+        let families: Vec<_> = slices.iter().map(|slice| &slice["addressType"]).collect();
+        ensure!(families == ["IPv4", "IPv6"], "{slices:?}");
+        let slice = &slices[0];
         let endpoint = &slice["endpoints"][0];
         ensure!(endpoint["addresses"] == json!(["192.0.2.1"]), "{slice}");
         ensure!(
@@ -41,10 +44,10 @@ fn an_import_gets_a_service_and_slices_and_leaves_nothing_when_it_is_deleted() -
         cluster.wait_quiet()?;
         let writes = |verb, kind| counts.get(verb, kind);
         ensure!(writes(Verb::Create, Kind::Service) == 1, "{counts:?}");
-        ensure!(writes(Verb::Create, Kind::EndpointSlice) == 1, "{counts:?}");
-        ensure!(counts.total() == 2, "nothing else is written: {counts:?}");
+        ensure!(writes(Verb::Create, Kind::EndpointSlice) == 2, "{counts:?}");
+        ensure!(counts.total() == 3, "nothing else is written: {counts:?}");
 
-        // One agent's readiness is one write.
+        // One agent's readiness is one write for each family.
         cluster.set_ready("n2", false)?;
         wait_for("one endpoint is ready", SOON, || {
             Ok(cluster.ready("web")? == 1)
@@ -53,7 +56,7 @@ fn an_import_gets_a_service_and_slices_and_leaves_nothing_when_it_is_deleted() -
         wait_for("two endpoints are ready", SOON, || {
             Ok(cluster.ready("web")? == 2)
         })?;
-        ensure!(cluster.wait_quiet()? == 4, "{counts:?}");
+        ensure!(cluster.wait_quiet()? == 3 + 2 * 2, "{counts:?}");
 
         // A restarted controller finds everything as it should be.
         cluster.controller = None;
@@ -67,7 +70,7 @@ fn an_import_gets_a_service_and_slices_and_leaves_nothing_when_it_is_deleted() -
 
         cluster.kubectl(&["delete", "import", "web"])?;
         wait_for("agents are asked for the address", SOON, || {
-            Ok(cluster.controller()?.agents.released().borrow().len() == 1)
+            Ok(cluster.controller()?.agents.released().borrow().len() == 2)
         })?;
         ensure!(cluster.served("web")?.is_none(), "it is still served");
         let kept = cluster
@@ -443,6 +446,16 @@ fn a_merged_import_joins_the_service_of_its_name_and_follows_it() -> Result<()> 
         cluster.plane.apply(&[service("web", &spec(81, "x"))])?;
         wait_ports("x", 9001)?;
 
+        // With both families there is a slice of each.
+        cluster.patch(
+            "service",
+            "web",
+            &json!({"spec": {"ipFamilyPolicy": "PreferDualStack"}}),
+        )?;
+        wait_for("there are slices of both families", SOON, || {
+            Ok(cluster.slices("web")?.len() == 2 && cluster.ready("web")? == 2)
+        })?;
+
         // As many agents as local endpoints, or as the annotation says.
         cluster.patch(
             "import",
@@ -458,6 +471,94 @@ fn a_merged_import_joins_the_service_of_its_name_and_follows_it() -> Result<()> 
             cluster.find("service", "web")?.is_some(),
             "the Service of others is gone"
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn the_lease_holder_writes_and_another_takes_over_without_writing_anything_twice() -> Result<()> {
+    story("imports-leader", |scene| {
+        let mut cluster = Cluster::new(scene)?;
+        let follower = cluster.follower()?;
+        cluster
+            .plane
+            .apply(&[import("web", 0, false), import("gone", 0, false)])?;
+        cluster.wait_served("web")?;
+        cluster.wait_served("gone")?;
+        let served = |controller: &controller::Controller| controller.served().imports;
+        wait_for("the follower serves the same", SOON, || {
+            Ok(served(&follower) == served(cluster.controller()?))
+        })?;
+        ensure!(follower.counts.total() == 0, "a follower writes");
+
+        // The leader is gone in the middle of things.
+        cluster.controller()?.lead(false);
+        cluster.kubectl(&["delete", "import", "gone"])?;
+        cluster.plane.apply(&[import("new", 0, false)])?;
+        cluster.patch(
+            "service",
+            "web",
+            &json!({"metadata": {"labels": {"clusterlink.net/import-name": null}}}),
+        )?;
+        cluster.wait_quiet()?;
+        ensure!(cluster.find("service", "new")?.is_none(), "nobody leads");
+        let before = cluster.wait_quiet()?;
+        follower.lead(true);
+        let old = cluster.controller.replace(follower);
+        cluster.wait_served("web")?;
+        cluster.wait_served("new")?;
+        cluster.wait_gone("gone")?;
+        cluster.wait_quiet()?;
+        let counts = &cluster.controller()?.counts;
+        // The label; Service and slices made; Service and slices deleted, and the finalizer.
+        ensure!(counts.total() == 1 + 3 + 4, "{counts:?}");
+        let old = old.context("there was a leader")?;
+        ensure!(old.counts.total() == before, "the old leader writes");
+        Ok(())
+    })
+}
+
+#[test]
+fn many_imports_cost_a_constant_number_of_requests_each() -> Result<()> {
+    const MANY: u64 = 500;
+    story("imports-many", |scene| {
+        let mut cluster = Cluster::new(scene)?;
+        let imports: Vec<_> = (0..MANY)
+            .map(|number| import(&format!("web-{number}"), 0, false))
+            .collect();
+        cluster.controller = None;
+        cluster.plane.apply(&imports)?;
+        let start = std::time::Instant::now();
+        cluster.start()?;
+        wait_for("all are served", 4 * SOON, || {
+            let served = cluster.controller()?.served();
+            let complete =
+                |import: &&std::sync::Arc<clusterlink_model::Import>| import.target_port.is_some();
+            Ok(served.imports.values().filter(complete).count() as u64 == MANY)
+        })?;
+        let counts = cluster.controller()?.counts.clone();
+        wait_for("all slices are made", 4 * SOON, || {
+            Ok(counts.get(Verb::Create, Kind::EndpointSlice) == 2 * MANY)
+        })?;
+        eprintln!(
+            "{MANY} Imports converge in {:.1} s",
+            start.elapsed().as_secs_f32()
+        );
+        cluster.wait_quiet()?;
+        ensure!(
+            counts.get(Verb::Create, Kind::Service) == MANY,
+            "{counts:?}"
+        );
+        ensure!(
+            counts.total() == 3 * MANY,
+            "nothing is written twice: {counts:?}"
+        );
+        let change = json!({"spec": {"port": 81}});
+        cluster.patch("import", "web-7", &change)?;
+        wait_for("the change is written", SOON, || {
+            Ok(counts.total() == 3 * MANY + 1)
+        })?;
+        ensure!(cluster.wait_quiet()? == 3 * MANY + 1, "{counts:?}");
         Ok(())
     })
 }

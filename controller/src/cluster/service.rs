@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::ownership;
 
+const SINGLE_STACK: &str = "SingleStack";
+const PREFER_DUAL_STACK: &str = "PreferDualStack";
+
 /// What the Service of an Import is made from.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted<'a> {
@@ -41,7 +44,7 @@ impl Wanted<'_> {
             },
             "spec": {
                 "type": "ClusterIP",
-                "ipFamilyPolicy": "PreferDualStack",
+                "ipFamilyPolicy": PREFER_DUAL_STACK,
                 "ports": [self.port()],
             },
         });
@@ -63,6 +66,7 @@ impl Wanted<'_> {
             let spec = json!({
                 "type": "ClusterIP",
                 "externalName": null,
+                "ipFamilyPolicy": policy(observed),
                 "selector": null,
                 "ports": [self.port()],
             });
@@ -120,6 +124,7 @@ impl Wanted<'_> {
         };
         !selects
             && spec.type_.as_deref() == Some("ClusterIP")
+            && spec.ip_family_policy.as_deref() != Some(SINGLE_STACK)
             && port.name.as_deref().unwrap_or_default().is_empty()
             && port.protocol.as_deref().unwrap_or("TCP") == "TCP"
             && port.port == i32::from(self.port)
@@ -133,6 +138,14 @@ impl Wanted<'_> {
     fn target(&self) -> i32 {
         self.target_port.map_or(self.port, NonZeroU16::get).into()
     }
+}
+
+/// An adopted Service gets an address of each family that the cluster has.
+fn policy(observed: &Service) -> &str {
+    let spec = observed.spec.as_ref();
+    spec.and_then(|spec| spec.ip_family_policy.as_deref())
+        .filter(|policy| *policy != SINGLE_STACK)
+        .unwrap_or(PREFER_DUAL_STACK)
 }
 
 /// Takes our references off a Service at once, and our finalizer once its addresses are let go;

@@ -44,9 +44,14 @@ impl Cluster {
     }
 
     pub(crate) fn start(&mut self) -> Result<()> {
-        let controller = Controller::start(&self.plane, self.host.namespace())?;
+        let controller = Controller::start(&self.plane, self.host.namespace(), true)?;
         self.controller = Some(controller);
         Ok(())
+    }
+
+    /// Another controller, which does not hold the lease.
+    pub(crate) fn follower(&self) -> Result<Controller> {
+        Controller::start(&self.plane, self.host.namespace(), false)
     }
 
     pub(crate) fn controller(&self) -> Result<&Controller> {
@@ -79,11 +84,12 @@ impl Cluster {
     pub(crate) fn set_ready(&self, node: &str, ready: bool) -> Result<()> {
         let number = &node[1..];
         let address = format!("192.0.2.{number}");
+        let all = json!([{"ip": address}, {"ip": format!("2001:db8::{number}")}]);
         let status = json!({"status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
-            "hostIP": address, "hostIPs": [{"ip": address}],
-            "podIP": address, "podIPs": [{"ip": address}],
+            "hostIP": address, "hostIPs": all,
+            "podIP": address, "podIPs": all,
         }});
         let pod = format!("agent-{node}");
         let patch = status.to_string();
@@ -180,15 +186,16 @@ impl Cluster {
         Ok(imports.get(&name).map(|import| (**import).clone()))
     }
 
-    /// How many endpoints of an Import are ready.
+    /// How many agents are ready for an Import, in the slices of every family.
     pub(crate) fn ready(&self, import: &str) -> Result<usize> {
         let slices = self.slices(import)?;
-        let endpoints = slices
-            .iter()
-            .flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default());
-        Ok(endpoints
-            .filter(|one| one["conditions"]["ready"] == true)
-            .count())
+        let ready = |slice: &Value| {
+            let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+            endpoints
+                .filter(|one| one["conditions"]["ready"] == true)
+                .count()
+        };
+        Ok(slices.iter().map(ready).min().unwrap_or(0))
     }
 
     /// Lets the agents of both nodes say that they steer no released address.

@@ -25,11 +25,12 @@ use tokio::sync::watch;
 
 pub(crate) const SYSTEM: &str = "clusterlink-system";
 
-/// A running controller that holds the lease; dropping it stops it.
+/// A running controller; dropping it stops it.
 pub(crate) struct Controller {
     pub(crate) agents: Agents,
     pub(crate) counts: Arc<WriteCounts>,
     snapshot: watch::Receiver<Snapshot>,
+    lead: watch::Sender<bool>,
     stop: Option<watch::Sender<bool>>,
     thread: Option<JoinHandle<Result<()>>>,
 }
@@ -42,12 +43,13 @@ struct Started {
 
 impl Controller {
     /// Starts it against a control plane on the host `namespace` is the network of.
-    pub(crate) fn start(plane: &ControlPlane, namespace: &str) -> Result<Self> {
+    pub(crate) fn start(plane: &ControlPlane, namespace: &str, leads: bool) -> Result<Self> {
+        let (lead, leader) = watch::channel(leads);
         let (stop, stopped) = watch::channel(false);
         let (tell, started) = mpsc::channel();
         let (kubeconfig, namespace) = (plane.kubeconfig(), namespace.to_owned());
         let thread = std::thread::spawn(move || {
-            network::within(&namespace, move || run(kubeconfig, &tell, stopped))?
+            network::within(&namespace, move || run(kubeconfig, &tell, &leader, stopped))?
         });
         let started = match started.recv_timeout(Duration::from_secs(20)) {
             Ok(started) => started,
@@ -61,9 +63,15 @@ impl Controller {
             agents: started.agents,
             counts: started.counts,
             snapshot: started.snapshot,
+            lead,
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+
+    /// Takes or loses the lease.
+    pub(crate) fn lead(&self, leads: bool) {
+        self.lead.send_replace(leads);
     }
 
     /// What every agent would be told now.
@@ -120,6 +128,7 @@ impl Drop for Controller {
 fn run(
     kubeconfig: PathBuf,
     tell: &mpsc::Sender<Started>,
+    leader: &watch::Receiver<bool>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<()> {
     // A second controller of the process finds it installed.
@@ -143,8 +152,7 @@ fn run(
         let agents = Agents::default();
         let source = ApiServer::new(client.clone(), SYSTEM);
         let handle = start_in_cluster(config, source, agents.clone())?;
-        let (lead, leads) = watch::channel(true);
-        let writer = Writer::new(client.clone(), handle.desired(), leads);
+        let writer = Writer::new(client.clone(), handle.desired(), leader.clone());
         let counts = writer.counts();
         let writing = tokio::spawn(writer.run());
         let (snapshot, seen) = watch::channel(Snapshot::default());
@@ -154,13 +162,12 @@ fn run(
             snapshot: seen,
         };
         tell.send(started).context("nobody waits for the start")?;
-        let follow = follow(&handle, &client, &snapshot);
+        let follow = follow(&handle, &client, leader, &snapshot);
         tokio::select! {
             _ = stopped.changed() => {}
             result = follow => result?,
         }
-        drop(lead);
-        writing.await?;
+        writing.abort();
         handle.shutdown().await;
         Ok(())
     })
@@ -170,6 +177,7 @@ fn run(
 async fn follow(
     handle: &Handle,
     client: &Client,
+    leader: &watch::Receiver<bool>,
     snapshot: &watch::Sender<Snapshot>,
 ) -> Result<()> {
     let mut subscription = handle.subscribe();
@@ -182,6 +190,9 @@ async fn follow(
                 snapshot.send_modify(|snapshot| snapshot.apply(update));
             }
             _ = ticks.tick() => {}
+        }
+        if !*leader.borrow() {
+            continue;
         }
         let now = handle.status();
         for import in &now.imports {

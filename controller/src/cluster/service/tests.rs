@@ -43,11 +43,11 @@ fn what_was_made_needs_no_correction_and_neither_does_what_users_add() {
 fn each_drift_is_corrected_by_a_patch_of_what_differs_alone() {
     let import = ObjectName::new("ns", "web");
     let right_spec = json!({
-        "type": "ClusterIP", "externalName": null, "selector": null,
+        "type": "ClusterIP", "externalName": null, "ipFamilyPolicy": "PreferDualStack", "selector": null,
         "ports": [{"port": 80, "targetPort": 9000, "protocol": "TCP"}],
     });
     type Change = fn(&mut Value);
-    let cases: [(&str, Change, &str, Value); 9] = [
+    let cases: [(&str, Change, &str, Value); 10] = [
         (
             "selector",
             |s| s["spec"]["selector"] = json!({"a": "b"}),
@@ -75,6 +75,12 @@ fn each_drift_is_corrected_by_a_patch_of_what_differs_alone() {
         (
             "protocol",
             |s| s["spec"]["ports"][0]["protocol"] = "UDP".into(),
+            "/spec",
+            right_spec.clone(),
+        ),
+        (
+            "families",
+            |s| s["spec"]["ipFamilyPolicy"] = "SingleStack".into(),
             "/spec",
             right_spec.clone(),
         ),
