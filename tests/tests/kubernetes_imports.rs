@@ -12,6 +12,8 @@ use clusterlink_tests::story;
 use clusterlink_tests::wait::{wait_for, wait_until};
 use serde_json::{Value, json};
 
+use controller::SYSTEM;
+
 use cluster::{Cluster, NAMESPACE, SOON, import, our_labels, service};
 
 #[test]
@@ -445,6 +447,23 @@ fn a_merged_import_joins_the_service_of_its_name_and_follows_it() -> Result<()> 
         cluster.kubectl(&["delete", "service", "web"])?;
         cluster.plane.apply(&[service("web", &spec(81, "x"))])?;
         wait_ports("x", 9001)?;
+
+        // Agents go and come.
+        for node in ["n1", "n2"] {
+            cluster.set_ready(node, false)?;
+        }
+        wait_for("no agent is ready", SOON, || Ok(cluster.ready("web")? == 0))?;
+        for node in ["n1", "n2"] {
+            cluster.set_ready(node, true)?;
+        }
+        wait_for("both are", SOON, || Ok(cluster.ready("web")? == 2))?;
+        let delete = ["-n", SYSTEM, "delete", "pod", "agent-n2"];
+        cluster
+            .plane
+            .run(&[&delete[..], &["--force", "--grace-period=0"]].concat())?;
+        wait_for("one is left", SOON, || Ok(cluster.ready("web")? == 1))?;
+        cluster.agent("n2")?;
+        wait_for("both are again", SOON, || Ok(cluster.ready("web")? == 2))?;
 
         // With both families there is a slice of each.
         cluster.patch(

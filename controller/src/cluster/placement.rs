@@ -4,7 +4,7 @@
 //! the agents are ranked by a hash of Import and node (rendezvous hashing), and the zones take turns.
 //! So an agent that comes or goes changes the sets that hold it, and no others.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use clusterlink_model::ObjectName;
 
@@ -13,48 +13,87 @@ use super::fleet::{Agent, Fleet};
 /// The largest number of agents behind one Import.
 pub(crate) const MOST: usize = 16;
 
-/// At most `count` agents for an Import, in the order of their nodes: those that serve, and others
-/// only where too few do.
-pub(crate) fn place<'a>(import: &ObjectName, fleet: &'a Fleet, count: usize) -> Vec<&'a Agent> {
-    if fleet.len() <= count {
-        return fleet.values().collect();
+/// The agents as placement needs them: hashed and sorted into zones once, for all Imports.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    /// In the order of their nodes.
+    all: Vec<Arc<Agent>>,
+    serving: Vec<Zone>,
+    others: Vec<Zone>,
+}
+
+#[derive(Debug)]
+struct Zone {
+    hash: u64,
+    agents: Vec<Hashed>,
+}
+
+type Hashed = (u64, Arc<Agent>);
+
+impl Roster {
+    pub(crate) fn new(fleet: &Fleet) -> Self {
+        let all: Vec<_> = fleet.values().cloned().map(Arc::new).collect();
+        let (serving, others): (Vec<_>, Vec<_>) =
+            all.iter().cloned().partition(|agent| agent.serves());
+        Self {
+            serving: zones(serving),
+            others: zones(others),
+            all,
+        }
     }
-    let seed = mix(hash(&import.namespace) ^ hash(&import.name).rotate_left(32));
-    let mut placed = take(seed, fleet.values().filter(|agent| agent.serves()), count);
-    if placed.len() < count {
-        let others = fleet.values().filter(|agent| !agent.serves());
-        placed.extend(take(seed, others, count - placed.len()));
+
+    /// At most `count` agents for an Import, in the order of their nodes: those that serve, and
+    /// others only where too few do.
+    pub(crate) fn place(&self, import: &ObjectName, count: usize) -> Vec<&Agent> {
+        if self.all.len() <= count {
+            return self.all.iter().map(|agent| &**agent).collect();
+        }
+        let seed = mix(hash(&import.namespace) ^ hash(&import.name).rotate_left(32));
+        let mut placed = take(seed, &self.serving, count);
+        if placed.len() < count {
+            placed.extend(take(seed, &self.others, count - placed.len()));
+        }
+        placed.sort_by(|a, b| a.node.cmp(&b.node));
+        placed
     }
-    placed.sort_by(|a, b| a.node.cmp(&b.node));
-    placed
+}
+
+fn zones(agents: Vec<Arc<Agent>>) -> Vec<Zone> {
+    let mut zones: BTreeMap<Option<Arc<str>>, Vec<Hashed>> = BTreeMap::new();
+    for agent in agents {
+        let zone = zones.entry(agent.zone.clone()).or_default();
+        zone.push((hash(&agent.node), agent));
+    }
+    let zone = |(zone, agents): (Option<Arc<str>>, _)| Zone {
+        hash: hash(zone.as_deref().unwrap_or_default()),
+        agents,
+    };
+    zones.into_iter().map(zone).collect()
 }
 
 /// The best of each zone in turn until there are `count`.
-fn take<'a>(seed: u64, agents: impl Iterator<Item = &'a Agent>, count: usize) -> Vec<&'a Agent> {
-    let mut zones: BTreeMap<Option<&str>, Vec<(u64, &Agent)>> = BTreeMap::new();
-    for agent in agents {
-        let rank = mix(seed ^ hash(&agent.node));
-        zones
-            .entry(agent.zone.as_deref())
-            .or_default()
-            .push((rank, agent));
-    }
-    let mut zones: Vec<_> = zones.into_iter().collect();
-    zones.sort_by_key(|(zone, _)| mix(seed ^ hash(zone.unwrap_or_default())));
-    for (_, ranked) in &mut zones {
-        if ranked.len() > count {
-            ranked.select_nth_unstable_by_key(count - 1, |(rank, _)| *rank);
-            ranked.truncate(count);
+fn take(seed: u64, zones: &[Zone], count: usize) -> Vec<&Agent> {
+    let best = |zone: &'_ Zone| {
+        let ranks = zone.agents.iter().enumerate();
+        let mut ranks: Vec<(u64, usize)> = ranks
+            .map(|(index, (hash, _))| (mix(seed ^ hash), index))
+            .collect();
+        if ranks.len() > count {
+            ranks.select_nth_unstable(count - 1);
+            ranks.truncate(count);
         }
-        ranked.sort_unstable_by_key(|(rank, _)| *rank);
-    }
+        ranks.sort_unstable();
+        ranks
+    };
+    let mut ranked: Vec<_> = zones.iter().map(|zone| (zone, best(zone))).collect();
+    ranked.sort_by_key(|(zone, _)| mix(seed ^ zone.hash));
     let mut placed = Vec::with_capacity(count);
     for turn in 0..count {
-        for (_, ranked) in &zones {
+        for (zone, ranks) in &ranked {
             if placed.len() < count
-                && let Some((_, agent)) = ranked.get(turn)
+                && let Some((_, index)) = ranks.get(turn)
             {
-                placed.push(*agent);
+                placed.push(&*zone.agents[*index].1);
             }
         }
     }
@@ -86,8 +125,8 @@ mod tests {
         ObjectName::new("ns", format!("web-{number}"))
     }
 
-    fn nodes(import: &ObjectName, fleet: &Fleet, count: usize) -> Vec<String> {
-        let placed = place(import, fleet, count).into_iter();
+    fn nodes(import: &ObjectName, roster: &Roster, count: usize) -> Vec<String> {
+        let placed = roster.place(import, count).into_iter();
         placed.map(|agent| agent.node.to_string()).collect()
     }
 
@@ -96,7 +135,7 @@ mod tests {
         for (agents, wanted) in [(0, 0), (1, 1), (16, 16), (17, 16), (1000, 16)] {
             let fleet = a_fleet((0..agents).map(|number| an_agent(number, None, number % 2 == 0)));
             assert_eq!(
-                place(&import(1), &fleet, MOST).len(),
+                Roster::new(&fleet).place(&import(1), MOST).len(),
                 wanted,
                 "{agents} agents"
             );
@@ -106,7 +145,8 @@ mod tests {
     #[test]
     fn agents_that_do_not_serve_stand_in_only_where_too_few_do() {
         let fleet = a_fleet((0..40).map(|number| an_agent(number, None, number < 10)));
-        let placed = place(&import(1), &fleet, MOST);
+        let roster = Roster::new(&fleet);
+        let placed = roster.place(&import(1), MOST);
         assert_eq!(placed.iter().filter(|agent| agent.ready).count(), 10);
         assert_eq!(placed.len(), MOST);
     }
@@ -120,8 +160,9 @@ mod tests {
             an_agent(n, Some(zones[zone]), true)
         }));
         let mut served: BTreeMap<String, usize> = BTreeMap::new();
+        let roster = Roster::new(&fleet);
         for number in 0..1000 {
-            let placed = place(&import(number), &fleet, MOST);
+            let placed = roster.place(&import(number), MOST);
             let of = |zone: &str| {
                 placed
                     .iter()
@@ -147,6 +188,7 @@ mod tests {
         let before = a_fleet((0..1000).map(|n| agent(n, true)));
         let mut after = before.clone();
         after.insert("n0500".into(), agent(500, false));
+        let (before, after) = (Roster::new(&before), Roster::new(&after));
         let (mut held, mut changed) = (0, 0);
         for number in 0..5000 {
             let old = nodes(&import(number), &before, MOST);
@@ -179,6 +221,7 @@ mod tests {
             let flipped = flipped.index(states.len());
             states[flipped].1 = !states[flipped].1;
             let after = a_fleet(states.iter().enumerate().map(agent));
+            let (before, after) = (Roster::new(&before), Roster::new(&after));
             let old = nodes(&import(number), &before, count);
             let new = nodes(&import(number), &after, count);
             prop_assert_eq!(old.len(), states.len().min(count));

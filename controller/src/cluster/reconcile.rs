@@ -27,6 +27,7 @@ use super::{
     ClusterConfig,
     desired::{Desired, WriteKey},
     fleet::Fleet,
+    placement::Roster,
     ports::{self, PortWish, Ports, TargetPort},
     release::Releases,
 };
@@ -45,6 +46,7 @@ pub(crate) struct Cluster {
     agents: Agents,
     table: Arc<AgentTable>,
     fleet: Fleet,
+    roster: Roster,
     /// The ports that something listens on, on any node.
     listeners: BTreeSet<u16>,
     ports: Ports,
@@ -105,6 +107,7 @@ impl Cluster {
             agents,
             table: Arc::default(),
             fleet: Fleet::new(),
+            roster: Roster::default(),
             listeners: BTreeSet::new(),
             ports: Ports::new(config.port_rules()),
             releases: Releases::default(),
@@ -128,9 +131,12 @@ impl Cluster {
 
     /// Replaces the agents that there are, and says whether that changed anything.
     pub(crate) fn set_fleet(&mut self, fleet: Fleet) -> bool {
-        let changed = self.fleet != fleet;
+        if self.fleet == fleet {
+            return false;
+        }
+        self.roster = Roster::new(&fleet);
         self.fleet = fleet;
-        changed
+        true
     }
 
     /// Takes in what agents say, and names the Imports that it concerns.

@@ -10,7 +10,7 @@ use super::{
     plan::{Plan, delete_slices},
 };
 use crate::{
-    cluster::{merge, ownership, placement, slices},
+    cluster::{merge, ownership, slices},
     status::Finding,
     translate::import,
 };
@@ -45,7 +45,7 @@ impl Cluster {
             }
         };
         let sources = import::valid_sources(import);
-        let placed = placement::place(name, &self.fleet, joined.count);
+        let placed = self.roster.place(name, joined.count);
         let endpoints = placed.into_iter().map(|agent| {
             let said = self.table.get(&agent.node);
             let usable = match said.filter(|said| said.pod == agent.pod) {

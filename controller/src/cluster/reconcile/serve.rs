@@ -51,6 +51,9 @@ impl Cluster {
         match standing {
             Standing::Ours => self.serve_ours(subject, service, foreign, plan),
             Standing::Leaving => {
+                // The next one is to have the same.
+                self.addresses
+                    .insert(name.clone(), service::address_texts(service));
                 self.let_leave(subject.name, service, subject.now, plan);
                 invalid(
                     reasons::SERVICE_TERMINATING,
@@ -90,7 +93,7 @@ impl Cluster {
         if let Some(patch) = subject.wanted().correct(service) {
             plan.insert(service_key(name), Write::Patch { patch });
         }
-        let placed = placement::place(name, &self.fleet, placement::MOST);
+        let placed = self.roster.place(name, placement::MOST);
         let wanted = subject.stored_port().map(|target_port| {
             let wanted = slices::Wanted {
                 import: name,

@@ -240,6 +240,32 @@ fn a_lease_that_the_rules_no_longer_allow_is_replaced() {
     assert_eq!(leases.port(&name("b")), None);
 }
 
+#[test]
+fn what_is_written_down_takes_a_port_from_whoever_was_only_granted_it() {
+    let mut leases = PortLeases::new(rules());
+    let lease = |import: &str, number| PortLease {
+        import: name(import),
+        created: 9,
+        port: port(number),
+    };
+    claim(&mut leases, &request("a", 1, 8080)).unwrap();
+    claim(&mut leases, &request("b", 2, 8081)).unwrap();
+    claim(&mut leases, &request("c", 3, 8081)).unwrap_err();
+    let mut promoted = Vec::new();
+    let loser = leases.seize(lease("b", 8080), &mut promoted);
+    assert_eq!(loser, Ok(Some(name("a"))));
+    assert_eq!(leases.holder(port(8080)), Some(&name("b")));
+    assert_eq!(leases.port(&name("a")), None);
+    let names: Vec<_> = promoted.drain(..).map(|lease| lease.import).collect();
+    assert_eq!(names, [name("c")], "it waited for the other port");
+    assert_eq!(leases.seize(lease("b", 8080), &mut promoted), Ok(None));
+    assert!(matches!(
+        leases.seize(lease("a", 30_000), &mut promoted),
+        Err(PortRefused::NodePort { .. })
+    ));
+    assert_eq!(promoted, []);
+}
+
 proptest! {
     #[test]
     fn every_port_has_one_holder_and_no_one_waits_for_a_free_port(
