@@ -1,5 +1,9 @@
 //! What an agent says of its node. It is a state, not a log: the newest report replaces the last.
 
+#[cfg(test)]
+mod tests;
+pub(crate) mod translate;
+
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use clusterlink_model::{Labels, ObjectName, PeerName, ResourceKey, Source};
