@@ -19,6 +19,7 @@ pub mod lease;
 pub mod lock;
 pub mod node;
 mod pods;
+pub mod push;
 pub mod readiness;
 mod refusals;
 mod report;

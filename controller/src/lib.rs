@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Source (directory, API server) ─▶ index task ─▶ Subscription: resources for agents
+//!                              │        ├───────▶ push server: the same, for the agents of a cluster
 //!                              │        ├───────▶ ControllerStatus: conditions for people
 //!                           Agents      └───────▶ cluster::Desired: Services and EndpointSlices
 //! ```
@@ -26,6 +27,8 @@ mod leases;
 #[cfg(feature = "api-server")]
 mod metrics;
 mod publish;
+#[cfg(feature = "push")]
+pub mod push;
 mod run;
 pub mod source;
 mod state_file;
@@ -34,7 +37,7 @@ mod translate;
 mod valid_denies;
 
 pub use config::Config;
-pub use publish::Subscription;
+pub use publish::{Subscriber, Subscription};
 pub use run::{Error, Handle, start, start_in_cluster};
 pub use state_file::StateFileError;
 pub use status::ControllerStatus;

@@ -171,6 +171,11 @@ impl Handle {
         self.subscriber.subscribe()
     }
 
+    /// Makes readers, for those who serve others.
+    pub fn subscriber(&self) -> Subscriber {
+        self.subscriber.clone()
+    }
+
     /// The status of every object, as of now.
     pub fn status(&self) -> Arc<ControllerStatus> {
         self.status.snapshot()
