@@ -175,7 +175,11 @@ async fn start<U: Updates>(
         },
         &datapath,
     )?;
-    let origins = Arc::new(state.origins(datapath.clone()));
+    let mut origins = state.origins(datapath.clone());
+    if let Some(link) = &parts.link {
+        origins = origins.with_lookup(link.lookup.clone());
+    }
+    let origins = Arc::new(origins);
     let view = state.view();
     let (credentials_sender, credentials) = watch::channel(parts.credentials.current().clone());
     let mut registry = Registry::default();

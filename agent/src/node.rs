@@ -91,6 +91,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
             steered,
             last_contact: LastContact::open(&agent.state_dir, boot),
             keeper: updates.keeper(),
+            lookup: upstream.lookup,
         };
         let result = app::run(agent, Parts::node(credentials, updates, link), stop).await;
         drop(lock);

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! flags ─▶ sockets ─▶ client ─▶ index (source: API server) ─▶ election ─▶ status writer, Events
-//!                                   └─▶ plug_in: push server, writer of Services and EndpointSlices
+//!                                   └─▶ writer of Services and EndpointSlices, push server
 //! stop: not ready ─▶ writers ─▶ lease given back ─▶ index
 //! ```
 
 mod args;
 mod identity;
+mod push;
 mod settings;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
@@ -91,11 +92,8 @@ pub fn main() -> ExitCode {
 }
 
 /// What the parts of the process share.
-#[expect(dead_code, reason = "for the parts that plug_in puts in")]
 pub(crate) struct Parts<'a> {
     pub(crate) settings: &'a Settings,
-    /// This peer.
-    pub(crate) local: &'a LocalPeer,
     pub(crate) client: &'a Client,
     /// The index, for subscriptions and the status.
     pub(crate) controller: &'a Handle,
@@ -103,8 +101,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) agents: &'a Agents,
     /// Who writes now.
     pub(crate) leadership: watch::Receiver<Leadership>,
-    /// Tells people.
-    pub(crate) events: &'a Events,
     /// Where agents connect to, bound already.
     pub(crate) listener: TcpListener,
     pub(crate) readiness: &'a Readiness,
@@ -114,44 +110,16 @@ pub(crate) struct Parts<'a> {
     pub(crate) stop: &'a CancellationToken,
 }
 
-/// The one place where further parts of the process are put in: the push server (it takes the
-/// listener, writes [`Agents`], and publishes its authority by [`authority::publish_ca`]), and the
-/// writer of Services and EndpointSlices (while it leads).
-#[expect(
-    clippy::unused_async,
-    reason = "a push server has a certificate to make and publish"
-)]
-async fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
-    let Parts {
-        settings,
-        local,
-        client,
-        controller,
-        agents: _,
-        leadership,
-        events: _,
-        listener,
-        readiness: _,
-        registry: _,
-        tasks,
-        stop,
-    } = parts;
-    info!(peer = %local.name, namespace = settings.namespace, "the controller runs");
+/// Starts what writes Services and EndpointSlices while this replica leads, and the push server.
+fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
     let (leading, is_leading) = watch::channel(false);
-    tasks.spawn(lead(leadership, leading));
-    let writer = cluster::Writer::new(client.clone(), controller.desired(), is_leading);
-    tasks.spawn(async move {
+    let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
+    parts.tasks.spawn(lead(parts.leadership.clone(), leading));
+    parts.tasks.spawn(async move {
         writer.run().await;
         "the writer of Services and EndpointSlices"
     });
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        // Until something listens there, the port is only kept.
-        let _kept = listener;
-        stop.cancelled().await;
-        "the listener for agents"
-    });
-    Ok(())
+    push::start(parts)
 }
 
 /// Tells the writer of Services and EndpointSlices whether this replica leads.
@@ -290,19 +258,16 @@ impl Process {
         self.spawn("the keeper of the authorities", pruning);
         plug_in(Parts {
             settings,
-            local: &local,
             client: &client,
             controller: &controller,
             agents: &agents,
             leadership,
-            events: &events,
             listener,
             readiness: &self.readiness,
             registry: &mut registry,
             tasks: &mut self.tasks,
             stop: &self.stop,
-        })
-        .await?;
+        })?;
         self.election
             .spawn(election.run(self.election_stop.clone()));
         let served = Served {

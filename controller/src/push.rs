@@ -17,6 +17,8 @@ mod accept;
 mod auth;
 mod authority;
 mod guard;
+#[cfg(feature = "api-server")]
+mod live_pods;
 mod metrics;
 mod outbox;
 mod owners;
@@ -31,13 +33,13 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "api-server")]
-pub use self::token_review::TokenReviewer;
 pub use self::{
     auth::{Authenticator, Identity, Refusal},
     authority::{Authority, AuthorityError},
     metrics::Metrics,
 };
+#[cfg(feature = "api-server")]
+pub use self::{live_pods::live_pods, token_review::TokenReviewer};
 use crate::{agents::Agents, publish::Subscriber};
 
 /// How the push server behaves.
@@ -73,6 +75,19 @@ pub enum Leadership {
     /// Nobody knows yet.
     #[default]
     Unknown,
+}
+
+#[cfg(feature = "api-server")]
+impl From<&crate::leader::Leadership> for Leadership {
+    /// A holder that is not written as one of ours is nobody that agents could be sent to.
+    fn from(leadership: &crate::leader::Leadership) -> Self {
+        let holder = leadership.holder.as_deref().unwrap_or_default();
+        match holder.parse::<crate::leader::Holder>() {
+            _ if leadership.leading => Self::Leading,
+            Ok(holder) => Self::Following(holder.push),
+            Err(_) => Self::Unknown,
+        }
+    }
 }
 
 /// The UIDs of the agents' pods that exist, or nothing while they are not known.

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::{
-    control::{Control, Heard, Updates},
+    control::{Control, Heard, Lookup, Updates},
     datapath::Datapath,
     last_state::{Keeper, LastContact, LastState},
     state::Steered,
@@ -137,6 +137,8 @@ pub struct NodeLink {
     pub last_contact: LastContact,
     /// What keeps the last state.
     pub keeper: Arc<Keeper>,
+    /// Who has an address that the node was not told of.
+    pub lookup: Arc<dyn Lookup>,
 }
 
 impl<U: Updates> Parts<U> {

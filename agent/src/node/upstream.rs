@@ -1,12 +1,20 @@
 //! The agent's end of the connection to its controller.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use clusterlink_model::{HostPort, Snapshot, Update};
-use clusterlink_proto::NodeReport;
-use tokio::{sync::watch, time::Instant};
+use clusterlink_model::{HostPort, Snapshot};
+use clusterlink_proto::{NodeReport, replica};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tracing::debug;
 
-use crate::control::{Heard, Updates};
+use crate::{
+    control::{Found, Heard, Lookup},
+    push::{self, PushHandle, PushUpdates},
+};
+
+/// How long to wait before a controller is looked for again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Where the controller is, and how both prove who they are.
 #[derive(Clone, Debug)]
@@ -40,38 +48,58 @@ pub struct Inputs {
 }
 
 /// What comes from the controller.
-pub struct Upstream<U> {
+pub struct Upstream {
     /// What the node is told.
-    pub updates: U,
+    pub updates: PushUpdates,
     /// When the controller was last heard from.
     pub heard: Heard,
+    /// Who has an address that the node was not told of.
+    pub lookup: Arc<dyn Lookup>,
 }
 
 /// Connects to the controller, now and whenever the connection is lost.
-///
-/// PLUG IN HERE: the client of the push protocol (`crate::push`) replaces the body. Without it the
-/// agent serves what is stored, and says what is missing.
-pub fn connect(settings: &UpstreamSettings, inputs: Inputs) -> Upstream<Unconnected> {
-    tracing::error!(
-        controller = %settings.controller,
-        "this build has no client of the push protocol: no controller will be heard"
-    );
-    let (times, heard) = watch::channel(Instant::now());
+pub fn connect(settings: &UpstreamSettings, inputs: Inputs) -> Upstream {
+    let controller = settings.controller.to_string();
+    let config = push::Config {
+        authorities: settings.ca.clone(),
+        token: settings.token.clone(),
+        software: settings.software.clone(),
+        boot_id: inputs.boot.to_string(),
+        ..push::Config::new(controller, &settings.namespace, settings.node.clone())
+    };
+    let inputs = push::Inputs {
+        kept: inputs.kept,
+        report: inputs.report,
+        steered: inputs.steered,
+    };
+    let (updates, handle) = push::Client::start(config, inputs);
     Upstream {
-        updates: Unconnected {
-            _kept: (inputs, times),
-        },
-        heard: Heard::new(heard),
+        updates,
+        heard: Heard::new(handle.last_heard()),
+        lookup: Arc::new(Controller(handle)),
     }
 }
 
-/// Says nothing, ever.
-pub struct Unconnected {
-    _kept: (Inputs, watch::Sender<Instant>),
-}
+/// The controller as the one to ask.
+struct Controller(PushHandle);
 
-impl Updates for Unconnected {
-    async fn next(&mut self) -> Option<Update> {
-        std::future::pending().await
+impl Lookup for Controller {
+    fn lookup(&self, address: IpAddr) -> BoxFuture<'_, Found> {
+        Box::pin(async move {
+            loop {
+                match self.0.lookup(address).await {
+                    Ok(Some(replica::Found::Workload(workload))) => {
+                        return Found::Workload(workload);
+                    }
+                    Ok(Some(replica::Found::Node(_))) => return Found::Node,
+                    Ok(None) => return Found::Nothing,
+                    // Who asks gives up by himself; until then a controller may come.
+                    Err(error) => {
+                        debug!(%address, %error, "nobody to ask who has an address");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                }
+            }
+        })
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use clusterlink_agent::{
     app::{self, AgentError, Config, Ebpf, Mode, NodeLink, Parts},
     boot,
-    control::{Heard, Updates},
+    control::{Found, Heard, Lookup, Updates},
     datapath::Datapath,
     last_state::{LastContact, LastState, Origin, Stored},
     state::Steered,
@@ -25,6 +25,7 @@ use clusterlink_model::{
     Requirement, Resource, Selector, Source, Update, Workload, WorkloadAttributes,
 };
 use clusterlink_proto::NodeReport;
+use futures::future::BoxFuture;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -180,6 +181,7 @@ impl Node {
             steered: steered.clone(),
             last_contact: LastContact::open(&state_dir, boot),
             keeper: updates_of_node.keeper(),
+            lookup: Arc::new(Nobody),
         };
         let mut parts = Parts::node(credentials, updates_of_node, link);
         if let Some(datapath) = datapath {
@@ -360,5 +362,14 @@ pub(crate) fn complete(upserts: Vec<Resource>) -> Update {
         upserts,
         removals: Vec::new(),
         complete: true,
+    }
+}
+
+/// A controller that does not answer questions.
+struct Nobody;
+
+impl Lookup for Nobody {
+    fn lookup(&self, _: IpAddr) -> BoxFuture<'_, Found> {
+        Box::pin(std::future::pending())
     }
 }
