@@ -293,6 +293,8 @@ impl Process {
 
     async fn serve(mut self) -> anyhow::Result<()> {
         let ended = tokio::select! {
+            // Tasks end because of the stop, too.
+            biased;
             () = self.stop.cancelled() => None,
             ended = self.tasks.join_next() => Some(match ended {
                 Some(Ok(name)) => name.to_owned(),

@@ -29,6 +29,8 @@ mod metrics;
 mod publish;
 #[cfg(feature = "push")]
 pub mod push;
+#[cfg(feature = "api-server")]
+pub mod rights;
 mod run;
 pub mod source;
 mod state_file;

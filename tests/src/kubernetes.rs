@@ -1,5 +1,7 @@
 //! A Kubernetes control plane without nodes: etcd and kube-apiserver, as a host of the scene.
 
+mod manager;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,7 +29,7 @@ pub struct ControlPlane {
     directory: PathBuf,
     programs: PathBuf,
     _etcd: Process,
-    _api_server: Process,
+    api_server: Process,
 }
 
 impl ControlPlane {
@@ -50,7 +52,7 @@ impl ControlPlane {
             directory,
             programs,
             _etcd: etcd,
-            _api_server: api_server,
+            api_server,
         };
         plane.wait_ready()?;
         Ok(plane)
@@ -58,25 +60,16 @@ impl ControlPlane {
 
     fn wait_ready(&mut self) -> Result<()> {
         let certificate = self.directory.join("certs/apiserver.crt");
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "admin",
-            "clusters": [{"name": "it", "cluster": {
-                "server": format!("https://{}", address(&self.host)),
-                "certificate-authority": certificate,
-            }}],
-            "users": [{"name": "admin", "user": {"token": ADMIN_TOKEN}}],
-            "contexts": [{"name": "admin", "context": {"cluster": "it", "user": "admin"}}],
-        });
-        fs::write(self.kubeconfig(), kubeconfig.to_string()).context("cannot write kubeconfig")?;
+        self.write_kubeconfig("kubeconfig", ADMIN_TOKEN)?;
         let ready = wait_until("the API server is ready", PATIENCE, || {
-            if let Some(status) = self._api_server.ended()? {
+            if let Some(status) = self.api_server.ended()? {
                 return Ok(Some(Err(status)));
             }
             ensure!(certificate.exists(), "it has no certificate yet");
             let answer = self.run(&["get", "--raw", "/readyz"])?;
             Ok((answer == "ok").then_some(Ok(())))
         });
-        let log = || self._api_server.log_tail();
+        let log = || self.api_server.log_tail();
         match ready {
             Ok(Ok(())) => Ok(()),
             Ok(Err(status)) => bail!("the API server ended at start ({status}):\n{}", log()),
@@ -87,6 +80,46 @@ impl ControlPlane {
     /// Where a client finds server, authority and the administrator's token.
     pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("kubeconfig")
+    }
+
+    /// The host that it runs on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where a client finds server, authority and a token of a ServiceAccount, which may do what the
+    /// account may.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let arguments = ["create", "token", account, "-n", namespace, "--duration=2h"];
+        let token = self.run(&arguments)?;
+        self.write_kubeconfig(&format!("kubeconfig-{account}"), token.trim())
+    }
+
+    /// Ends the API server as a crash would; etcd keeps what it stored.
+    pub fn stop_api_server(&mut self) -> Result<()> {
+        self.api_server.kill9()
+    }
+
+    /// Starts it again after [`Self::stop_api_server`], and waits until it is ready.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        self.api_server = start_api_server(&self.host, &self.programs, &self.directory)?;
+        self.wait_ready()
+    }
+
+    fn write_kubeconfig(&self, file: &str, token: &str) -> Result<PathBuf> {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": {
+                "server": format!("https://{}", address(&self.host)),
+                "certificate-authority": self.directory.join("certs/apiserver.crt"),
+            }}],
+            "users": [{"name": "it", "user": {"token": token}}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        });
+        let path = self.directory.join(file);
+        fs::write(&path, kubeconfig.to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     /// Runs `kubectl` to its end, successful or not.

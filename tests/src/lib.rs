@@ -17,6 +17,8 @@
 
 pub mod caller;
 pub mod cgroup;
+pub mod conditions;
+pub mod controller;
 pub mod fabric;
 pub mod host;
 pub mod kubernetes;
@@ -36,6 +38,7 @@ pub mod traffic;
 pub mod wait;
 pub mod world;
 
+pub use controller::{Controller, ControllerOptions};
 pub use fabric::Fabric;
 pub use host::Host;
 pub use listing::Listing;

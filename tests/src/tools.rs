@@ -18,6 +18,20 @@ pub fn clusterlink() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The `clusterlink-controller` binary under test, named by `CLUSTERLINK_CONTROLLER_BIN`.
+pub fn clusterlink_controller() -> Result<PathBuf> {
+    let path = std::env::var_os("CLUSTERLINK_CONTROLLER_BIN").map(PathBuf::from).context(
+        "CLUSTERLINK_CONTROLLER_BIN is not set: `cargo xtask test` sets it to the binary that it built",
+    )?;
+    if !path.is_file() {
+        bail!(
+            "CLUSTERLINK_CONTROLLER_BIN names {}, which is not a file",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
 /// The harness' own helper, `clt`, which lies beside the running test or demo.
 pub fn clt() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CARGO_BIN_EXE_clt") {

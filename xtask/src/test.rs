@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that can be tested on one machine.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,15 @@ pub(crate) struct Test {
     fast: bool,
     /// Runs only the tests whose names contain this.
     filter: Option<String>,
+}
+
+/// What the stories start.
+struct Binaries {
+    clusterlink: PathBuf,
+    controller: PathBuf,
+    agent: PathBuf,
+    /// The directory of the Kubernetes programs.
+    kubernetes: PathBuf,
 }
 
 /// How long the kernel may take to free what nobody holds any more.
@@ -51,8 +60,13 @@ impl Test {
         let before = listing(&clt)?;
         step::openly("unit and property tests", &mut self.units(true))?;
         let kubernetes = kubernetes::control_plane()?;
-        let clusterlink = release::clusterlink()?;
-        step::openly("stories", &mut self.stories(&clusterlink, &kubernetes))?;
+        let binaries = Binaries {
+            clusterlink: release::clusterlink()?,
+            controller: release::controller()?,
+            agent: release::agent()?,
+            kubernetes,
+        };
+        step::openly("stories", &mut self.stories(&binaries))?;
         let start = Instant::now();
         loop {
             let after = listing(&clt)?;
@@ -83,7 +97,7 @@ impl Test {
         cargo
     }
 
-    fn stories(&self, clusterlink: &Path, kubernetes: &Path) -> Command {
+    fn stories(&self, binaries: &Binaries) -> Command {
         let mut cargo = workspace::cargo();
         cargo.args([
             "test",
@@ -96,8 +110,10 @@ impl Test {
         cargo.args(&self.filter);
         // One at a time: they share the machine, and some of them measure, which is to be seen.
         cargo.args(["--", "--test-threads=1", "--nocapture"]);
-        cargo.env("CLUSTERLINK_BIN", clusterlink);
-        cargo.env("CLUSTERLINK_KUBERNETES", kubernetes);
+        cargo.env("CLUSTERLINK_BIN", &binaries.clusterlink);
+        cargo.env("CLUSTERLINK_CONTROLLER_BIN", &binaries.controller);
+        cargo.env("CLUSTERLINK_AGENT_BIN", &binaries.agent);
+        cargo.env("CLUSTERLINK_KUBERNETES", &binaries.kubernetes);
         // An error of a story says in words where it comes from.
         cargo.env("RUST_LIB_BACKTRACE", "0");
         cargo

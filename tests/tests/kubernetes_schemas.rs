@@ -1,0 +1,157 @@
+//! What a real API server makes of our definitions: what it refuses, and what it stores.
+#![forbid(unsafe_code)]
+
+use anyhow::{Result, ensure};
+use clusterlink_crds::wrong;
+use clusterlink_tests::conditions::{SOON, objects};
+use clusterlink_tests::controller::SYSTEM;
+use clusterlink_tests::kubernetes::ControlPlane;
+use clusterlink_tests::manifests::{access_policy, everything, import, peer, source};
+use clusterlink_tests::wait::wait_for;
+use clusterlink_tests::{Controller, story};
+use serde_json::{Value, json};
+
+#[test]
+fn the_api_server_refuses_what_the_schemas_refuse_and_no_more() -> Result<()> {
+    story("kubernetes-schemas", |scene| {
+        let plane = ControlPlane::start(&scene.host("api")?)?;
+        plane.install_clusterlink()?;
+        refused(&plane)?;
+        every_fault_is_refused(&plane)?;
+        let _controller = Controller::start(&scene.host("controller")?, &plane)?;
+        // Odd, but accepted and told of.
+        let import = import("default", "odd", 80, &[source("", "", "")]);
+        let mut nothing = import.clone();
+        nothing["metadata"]["name"] = json!("nothing");
+        nothing["spec"]["sources"] = json!([]);
+        plane.apply(&[import, nothing, peer("caller", &[])])?;
+        wait_for("the odd ones are told of", SOON, || {
+            let odd = plane.get(&["import", "odd", "-n", "default"])?;
+            ensure!(
+                odd["status"]["sources"][0]["reason"] == "SourceInvalid",
+                "{odd}"
+            );
+            let nothing = plane.get(&["import", "nothing", "-n", "default"])?;
+            ensure!(nothing["status"]["targetPort"].is_u64(), "{nothing}");
+            let caller = plane.get(&["peer", "caller", "-n", SYSTEM])?;
+            ensure!(
+                caller["status"]["conditions"][0]["type"] == "PeerReachable",
+                "{caller}"
+            );
+            Ok(true)
+        })
+    })
+}
+
+/// What people get wrong, with a part of what the API server answers.
+fn refused(plane: &ControlPlane) -> Result<()> {
+    let import = || import("default", "web", 80, &[]);
+    let edited = |edit: &dyn Fn(&mut Value)| {
+        let mut object = import();
+        edit(&mut object);
+        object
+    };
+    let mut both = everything();
+    both["workloadSets"] = json!(["a"]);
+    for (what, object, answer) in [
+        (
+            "lbScheme: foo",
+            edited(&|o| o["spec"]["lbScheme"] = json!("foo")),
+            "Unsupported value: \"foo\"",
+        ),
+        (
+            "port: 70000",
+            edited(&|o| o["spec"]["port"] = json!(70_000)),
+            "less than or equal to 65535",
+        ),
+        (
+            "no sources",
+            edited(&|o| drop(o["spec"].as_object_mut().map(|spec| spec.remove("sources")))),
+            "spec.sources: Required value",
+        ),
+        (
+            "merge: true without quotes",
+            edited(&|o| o["metadata"]["labels"] = json!({"import.clusterlink.net/merge": true})),
+            "cannot unmarshal bool",
+        ),
+        (
+            "a name that no Service can have",
+            edited(&|o| o["metadata"]["name"] = json!("1-web")),
+            "metadata.name",
+        ),
+        (
+            "both a selector and sets",
+            access_policy("default", "both", "allow", &both, &everything()),
+            "exactly one of workloadSelector and workloadSets",
+        ),
+        (
+            "neither a selector nor sets",
+            access_policy("default", "none", "allow", &json!({}), &everything()),
+            "exactly one of workloadSelector and workloadSets",
+        ),
+        (
+            "action: maybe",
+            access_policy("default", "maybe", "maybe", &everything(), &everything()),
+            "Unsupported value: \"maybe\"",
+        ),
+    ] {
+        let file = plane.write_manifests("refused", &[object])?;
+        let file = file.display().to_string();
+        let output = plane.kubectl(&["apply", "--validate=false", "-f", &file])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success(), "{what} was accepted");
+        ensure!(said.contains(answer), "{what}: {said}");
+    }
+    Ok(())
+}
+
+/// Every fault of every field, in one call.
+fn every_fault_is_refused(plane: &ControlPlane) -> Result<()> {
+    let wrong = wrong::wrong_manifests();
+    let mut manifests = Vec::new();
+    for (number, one) in wrong.iter().enumerate() {
+        let mut manifest = one.manifest.clone();
+        let named = one.field == "metadata.name";
+        if let Some(metadata) = manifest["metadata"].as_object_mut() {
+            if !named && metadata.get("name").is_some_and(Value::is_string) {
+                metadata.insert("name".to_owned(), json!(format!("fault-{number}")));
+            }
+            if one.kind != "PrivilegedAccessPolicy" {
+                metadata.insert("namespace".to_owned(), json!("default"));
+            }
+        }
+        manifests.push(manifest);
+    }
+    ensure!(
+        manifests.len() > 100,
+        "there are only {} faults",
+        manifests.len()
+    );
+    let mut accepted = Vec::new();
+    for (fault, manifest) in wrong.iter().zip(&manifests) {
+        // A list of all would be refused as a whole where a type is wrong.
+        let file = plane.write_manifests("fault", std::slice::from_ref(manifest))?;
+        let file = file.display().to_string();
+        if plane
+            .kubectl(&["create", "--dry-run=server", "-f", &file])?
+            .status
+            .success()
+        {
+            accepted.push(format!("{} {}", fault.kind, fault.what));
+        }
+    }
+    ensure!(accepted.is_empty(), "accepted: {accepted:#?}");
+    for complete in wrong::complete_manifests() {
+        plane.apply(&[complete])?;
+    }
+    let list = objects(plane)?;
+    ensure!(
+        list.len() == 5,
+        "complete manifests were accepted: {}",
+        list.len()
+    );
+    plane.run(&["delete", "clusterlink", "--all", "-n", "default"])?;
+    plane
+        .run(&["delete", "privilegedaccesspolicies", "--all"])
+        .map(drop)
+}
