@@ -95,7 +95,18 @@ impl Host {
 
     /// Adds a pod with a network namespace and addresses of its own, linked to the host.
     pub fn pod_with_network(&self, name: &str) -> Result<Pod> {
-        Pod::with_own_network(self, name, self.pods.fetch_add(1, Ordering::Relaxed) + 1)
+        self.pod_in(name, &Path::new("pods").join(name))
+    }
+
+    /// [`Host::pod_with_network`] in a cgroup of any path below the host's subtree.
+    pub fn pod_in(&self, name: &str, cgroup: &Path) -> Result<Pod> {
+        let number = self.pods.fetch_add(1, Ordering::Relaxed) + 1;
+        Pod::with_own_network(self, name, number, cgroup)
+    }
+
+    /// The range that the IPv4 addresses of its pods come from.
+    pub fn pod_range(&self) -> String {
+        format!("10.78.{}.0/24", self.number)
     }
 
     /// A place of this host in a cgroup of any other path below the host's subtree.

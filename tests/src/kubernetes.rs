@@ -155,6 +155,46 @@ impl ControlPlane {
         serde_json::from_str(&self.run(&all)?).context("kubectl printed no JSON")
     }
 
+    /// Whether `kubectl get …` finds something.
+    pub fn exists(&self, arguments: &[&str]) -> Result<bool> {
+        let mut all = vec!["get", "-o", "name", "--ignore-not-found"];
+        all.extend(arguments);
+        Ok(!self.run(&all)?.trim().is_empty())
+    }
+
+    /// Patches the status of an object, as the component that owns it would.
+    pub fn patch_status(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        patch: &Value,
+    ) -> Result<()> {
+        let patch = patch.to_string();
+        let mut all = vec![
+            "patch",
+            kind,
+            name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+        ];
+        all.push(&patch);
+        all.extend(namespace.iter().flat_map(|namespace| ["-n", *namespace]));
+        self.run(&all).map(drop)
+    }
+
+    /// A program of the control plane's module.
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        let path = self.programs.join(name);
+        ensure!(
+            path.is_file(),
+            "there is no {name} in {}",
+            self.programs.display()
+        );
+        Ok(path)
+    }
+
     /// Applies manifests as a user would.
     pub fn apply(&self, manifests: &[Value]) -> Result<String> {
         let file = self.write_manifests("applied", manifests)?;

@@ -17,6 +17,7 @@
 
 pub mod caller;
 pub mod cgroup;
+pub mod cluster;
 pub mod conditions;
 pub mod controller;
 pub mod fabric;

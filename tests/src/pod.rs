@@ -28,7 +28,12 @@ impl Pod {
         })
     }
 
-    pub(crate) fn with_own_network(host: &Host, name: &str, number: u8) -> Result<Self> {
+    pub(crate) fn with_own_network(
+        host: &Host,
+        name: &str,
+        number: u8,
+        cgroup: &Path,
+    ) -> Result<Self> {
         ensure!(number < 250, "a host has room for 249 pods");
         let scene = &host.scene;
         let (node, namespace) = (host.number(), format!("{}-{name}", host.namespace()));
@@ -66,7 +71,7 @@ impl Pod {
                 host.ipv6()
             ),
         )?;
-        let cgroup = host.subtree().join("pods").join(name);
+        let cgroup = host.subtree().join(cgroup);
         scene.make_cgroup(&cgroup)?;
         let full = format!("{}/{name}", host.name());
         let place = Place::new(scene, &full, &namespace, cgroup, Some(host.hosts_file()))?;

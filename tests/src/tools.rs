@@ -6,30 +6,34 @@ use anyhow::{Context, Result, bail};
 
 /// The `clusterlink` binary under test, named by `CLUSTERLINK_BIN`.
 pub fn clusterlink() -> Result<PathBuf> {
-    let path = std::env::var_os("CLUSTERLINK_BIN").map(PathBuf::from).context(
-        "CLUSTERLINK_BIN is not set: `cargo xtask test` and `cargo xtask demo` set it to the binary that they built",
-    )?;
+    binary("CLUSTERLINK_BIN")
+}
+
+/// The `clusterlink-agent` binary under test, named by `CLUSTERLINK_AGENT_BIN`.
+pub fn agent() -> Result<PathBuf> {
+    binary("CLUSTERLINK_AGENT_BIN")
+}
+
+fn binary(variable: &str) -> Result<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from).with_context(|| {
+        format!("{variable} is not set: `cargo xtask test` and `cargo xtask demo` set it to the binary that they built")
+    })?;
     if !path.is_file() {
-        bail!(
-            "CLUSTERLINK_BIN names {}, which is not a file",
-            path.display()
-        );
+        bail!("{variable} names {}, which is not a file", path.display());
     }
     Ok(path)
 }
 
 /// The `clusterlink-controller` binary under test, named by `CLUSTERLINK_CONTROLLER_BIN`.
 pub fn clusterlink_controller() -> Result<PathBuf> {
-    let path = std::env::var_os("CLUSTERLINK_CONTROLLER_BIN").map(PathBuf::from).context(
-        "CLUSTERLINK_CONTROLLER_BIN is not set: `cargo xtask test` sets it to the binary that it built",
-    )?;
-    if !path.is_file() {
-        bail!(
-            "CLUSTERLINK_CONTROLLER_BIN names {}, which is not a file",
-            path.display()
-        );
-    }
-    Ok(path)
+    binary("CLUSTERLINK_CONTROLLER_BIN")
+}
+
+/// The root of the checkout that the harness was built from.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the harness is a directory of the workspace")
 }
 
 /// The harness' own helper, `clt`, which lies beside the running test or demo.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{step, workspace};
 
 /// Packages, the programs that they make, and what building them after each other takes on two cores.
-const CONTROL_PLANE: [(&str, &str, &str); 4] = [
+const CONTROL_PLANE: [(&str, &str, &str); 5] = [
     (
         "k8s.io/kubernetes/cmd/kube-apiserver",
         "kube-apiserver",
@@ -23,6 +23,11 @@ const CONTROL_PLANE: [(&str, &str, &str); 4] = [
         "k8s.io/kubernetes/cmd/kube-controller-manager",
         "kube-controller-manager",
         "about 1 minute",
+    ),
+    (
+        "k8s.io/kubernetes/cmd/kube-proxy",
+        "kube-proxy",
+        "about 10 seconds",
     ),
     (
         "k8s.io/kubernetes/cmd/kubectl",

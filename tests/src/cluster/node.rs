@@ -1,0 +1,239 @@
+//! A node of a cluster: a host with a Node object, an agent if it wants one, and kube-proxy.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::{Cluster, PATIENCE, SYSTEM};
+use crate::host::Host;
+use crate::place::Place;
+use crate::process::Process;
+use crate::tools::{self, text};
+use crate::wait::wait_until;
+
+/// What differs from one agent to the next.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    /// Any further flags.
+    pub flags: Vec<String>,
+}
+
+/// A node, with what runs on it.
+#[derive(Debug)]
+pub struct Node {
+    host: Host,
+    directory: PathBuf,
+    agent_pod: String,
+    agent_place: Place,
+    bpf: PathBuf,
+    /// Its agent, while one runs.
+    pub agent: Option<Process>,
+    proxy: Option<Process>,
+}
+
+impl Node {
+    /// Makes the Node object of a host that has none yet.
+    pub fn join(cluster: &Cluster, host: &Host) -> Result<Self> {
+        let name = host.name();
+        let directory = host.scene.directory.join(format!("node-{name}"));
+        fs::create_dir_all(directory.join("state"))
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let plane = &cluster.plane;
+        plane.apply(&[json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name,
+                "topology.kubernetes.io/zone": format!("zone-{name}")}},
+            "spec": {"podCIDR": host.pod_range(), "podCIDRs": [host.pod_range()]},
+        })])?;
+        let addresses = json!({"status": {
+            "addresses": [{"type": "InternalIP", "address": host.ipv4().to_string()},
+                          {"type": "InternalIP", "address": host.ipv6().to_string()}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Harness",
+                "lastHeartbeatTime": null, "lastTransitionTime": null}],
+        }});
+        plane.patch_status("node", None, name, &addresses)?;
+        let bpf = Path::new("/sys/fs/bpf/clusterlink").join(format!("{}-{name}", host.scene.id));
+        host.scene.expect_pins(&bpf)?;
+        let agent_place = host.place_for_peer("clusterlink-agent", Path::new("clusterlink"))?;
+        Ok(Self {
+            host: host.clone(),
+            directory,
+            agent_pod: format!("clusterlink-agent-{name}"),
+            agent_place,
+            bpf,
+            agent: None,
+            proxy: None,
+        })
+    }
+
+    /// The host that it is.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where other peers reach its gateway.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host.ipv4(), crate::peer::PORT)
+    }
+
+    /// The directory of its agent's pinned maps and links.
+    pub fn bpf_dir(&self) -> &Path {
+        &self.bpf
+    }
+
+    /// The socket of its agent's local API.
+    pub fn admin(&self) -> PathBuf {
+        self.directory.join("admin.sock")
+    }
+
+    /// Starts the agent, as the DaemonSet's pod of this node, and waits until it is ready.
+    pub fn start_agent(&mut self, cluster: &Cluster, options: &AgentOptions) -> Result<()> {
+        self.bind_agent_pod(cluster)?;
+        self.run_agent(cluster, options)?;
+        self.wait_ready()?;
+        self.set_agent_ready(cluster, true)
+    }
+
+    /// The Pod object of the agent, and the token that a kubelet would give it.
+    fn bind_agent_pod(&self, cluster: &Cluster) -> Result<()> {
+        let plane = &cluster.plane;
+        let name = &self.agent_pod;
+        if !plane.exists(&["pod", name, "-n", SYSTEM])? {
+            plane.apply(&[json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "namespace": SYSTEM,
+                    "labels": {"app.kubernetes.io/name": "clusterlink-agent"}},
+                "spec": {"nodeName": self.host.name(), "hostNetwork": true,
+                    "serviceAccountName": "clusterlink-agent",
+                    "containers": [{"name": "agent", "image": "localhost/clusterlink-agent"}]},
+            })])?;
+        }
+        let pod = plane.get(&["pod", name, "-n", SYSTEM])?;
+        let uid = pod["metadata"]["uid"]
+            .as_str()
+            .context("the agent's pod has no UID")?;
+        let token = plane.run(&[
+            "create",
+            "token",
+            "clusterlink-agent",
+            "-n",
+            SYSTEM,
+            "--audience=clusterlink-controller",
+            "--bound-object-kind=Pod",
+            &format!("--bound-object-name={name}"),
+            &format!("--bound-object-uid={uid}"),
+        ])?;
+        fs::write(self.directory.join("token"), token.trim()).context("cannot write the token")?;
+        self.refresh_ca(cluster)
+    }
+
+    /// What a kubelet does with a mounted ConfigMap that has changed.
+    pub fn refresh_ca(&self, cluster: &Cluster) -> Result<()> {
+        let ca = wait_until("the controller has published its CA", PATIENCE, || {
+            let map =
+                cluster
+                    .plane
+                    .get(&["configmap", "clusterlink-controller-ca", "-n", SYSTEM])?;
+            let all = map["data"].as_object().context("it has no data")?;
+            let bundle: Vec<&str> = all.values().filter_map(|pem| pem.as_str()).collect();
+            Ok((!bundle.is_empty()).then(|| bundle.join("\n")))
+        })?;
+        let path = self.directory.join("controller-ca.pem");
+        let unfinished = path.with_extension("new");
+        fs::write(&unfinished, ca).context("cannot write the controller's CA")?;
+        fs::rename(&unfinished, &path).context("cannot put the controller's CA in place")
+    }
+
+    /// Starts the agent's process without waiting for anything.
+    pub fn run_agent(&mut self, cluster: &Cluster, options: &AgentOptions) -> Result<()> {
+        let mut command = self.agent_place.command(tools::agent()?);
+        for (flag, value) in [
+            ("--node-name", self.host.name().to_owned()),
+            ("--controller", cluster.push_address().to_string()),
+            ("--namespace", SYSTEM.to_owned()),
+            ("--node-address", self.host.ipv4().to_string()),
+            ("--workers", "1".to_owned()),
+        ] {
+            command.args([flag, &value]);
+        }
+        for (flag, path) in [
+            ("--controller-ca", self.directory.join("controller-ca.pem")),
+            ("--token", self.directory.join("token")),
+            ("--certs", cluster.certs().clone()),
+            ("--state-dir", self.directory.join("state")),
+            ("--admin", self.admin()),
+            ("--bpf-dir", self.bpf.clone()),
+            ("--cgroup", self.host.subtree()),
+        ] {
+            command.args([flag, text(&path)]);
+        }
+        command.args(&options.flags);
+        self.agent = Some(self.agent_place.spawn("agent", command)?);
+        Ok(())
+    }
+
+    /// Kills the agent without a chance to clean up.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("no agent runs")?;
+        agent.kill9()
+    }
+
+    /// Waits until the agent says that it is ready.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let place = &self.agent_place;
+        let agent = self.agent.as_mut().context("no agent was started")?;
+        let ready = wait_until(
+            &format!("the agent of {} is ready", self.host.name()),
+            PATIENCE,
+            || {
+                if let Some(status) = agent.ended()? {
+                    return Ok(Some(Err(status)));
+                }
+                let url = "http://127.0.0.1:9477/readyz";
+                let output = place.output(
+                    "curl",
+                    &["-sS", "--max-time", "2", "-w", "\n%{http_code}", url],
+                )?;
+                let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+                if answer.ends_with("\n200") {
+                    return Ok(Some(Ok(())));
+                }
+                bail!("{answer}{}", String::from_utf8_lossy(&output.stderr))
+            },
+        );
+        match ready {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(status)) => bail!("the agent ended ({status}):\n{}", agent.log_tail()),
+            Err(error) => Err(error.context(agent.log_tail())),
+        }
+    }
+
+    /// What the kubelet's readiness probe would report.
+    pub fn set_agent_ready(&self, cluster: &Cluster, ready: bool) -> Result<()> {
+        let status = super::workload::running(&self.host, &[], true, ready);
+        cluster
+            .plane
+            .patch_status("pod", Some(SYSTEM), &self.agent_pod, &status)
+    }
+
+    /// Starts kube-proxy, which serves ClusterIPs for clients that are not steered.
+    pub fn start_proxy(&mut self, cluster: &Cluster) -> Result<()> {
+        let config = self.directory.join("kube-proxy.json");
+        let content = json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "mode": "nftables", "hostnameOverride": self.host.name(),
+            "clientConnection": {"kubeconfig": cluster.plane.kubeconfig()},
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+            "clusterCIDR": "10.78.0.0/16",
+            "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
+        });
+        fs::write(&config, content.to_string()).context("cannot write kube-proxy's settings")?;
+        let mut command = self.host.command(cluster.plane.program("kube-proxy")?);
+        command.args(["--config", text(&config)]);
+        self.proxy = Some(self.host.spawn("kube-proxy", command)?);
+        Ok(())
+    }
+}
