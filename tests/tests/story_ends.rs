@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -72,6 +73,10 @@ fn either_side_may_end_first_and_the_other_goes_on() -> Result<()> {
         ensure!(
             seen.succeeded() && seen.received.bytes == 100_000,
             "{seen:?}"
+        );
+        ensure!(
+            seen.receive_us + 20_000 < seen.send_us,
+            "the end came only with the client's last bytes: {seen:?}"
         );
         let all = shared.server.events()?;
         ensure!(
@@ -177,36 +182,50 @@ fn readers_that_stop_do_not_slow_their_neighbours() -> Result<()> {
             );
             Ok(all.iter().map(|one| one.total_us as f64).sum::<f64>() / 16.0)
         };
-        let alone = echo()?;
-        // Each takes some bytes, which shows that it is connected, and then reads no more.
-        let mut stalled = Vec::new();
-        for _ in 0..16 {
-            let client = Client::to(flood)
-                .set("--receive", 1)
-                .flag("--keep-open")
-                .set("--finish", "hold");
-            stalled.push(client.start(&shared.client)?);
+        let flowing = |wanted: usize| {
+            wait_for("the flood's connections are as wanted", PATIENCE, || {
+                let flows = shared.world.west.flows()?;
+                let live = flows["live"].as_array().context("no live flows")?;
+                let live = live.iter().filter(|one| one["import"]["name"] == "flood");
+                Ok(live.count() == wanted)
+            })
+        };
+        // In turns, so that whatever else the machine does weighs on both.
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            flowing(0)?;
+            alone.push(echo()?);
+            // Each takes some bytes, which shows that it is connected, and then reads no more.
+            let mut stalled = Vec::new();
+            for _ in 0..16 {
+                let client = Client::to(flood)
+                    .set("--receive", 1)
+                    .flag("--keep-open")
+                    .set("--finish", "hold");
+                stalled.push(client.start(&shared.client)?);
+            }
+            flowing(16)?;
+            beside.push(echo()?);
+            for mut client in stalled {
+                client.kill9()?;
+            }
         }
-        let flowing = "16 connections to the flood are open";
-        wait_for(flowing, PATIENCE, || {
-            let flows = shared.world.west.flows()?;
-            let live = flows["live"].as_array().context("no live flows")?;
-            Ok(live
-                .iter()
-                .filter(|one| one["import"]["name"] == "flood")
-                .count()
-                == 16)
-        })?;
-        let beside = echo()?;
+        let median = |times: &mut Vec<f64>| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        };
+        let (alone, beside) = (median(&mut alone), median(&mut beside));
         println!("echo of 4 MiB: {alone:.0} µs alone, {beside:.0} µs beside 16 stalled readers");
-        for mut client in stalled {
-            client.kill9()?;
-        }
+        ensure!(
+            beside <= 3.0 * alone,
+            "stalled readers slow their neighbours"
+        );
         Ok(())
     })
 }
 
-/// Processor time in clock ticks, and context switches, of all threads of a process.
+/// Processor time in clock ticks, and how often any thread of a process went to sleep: each wake-up
+/// ends so, while the other switches are what the rest of the machine does to it.
 fn effort(pid: u32) -> Result<(u64, u64)> {
     let (mut ticks, mut switches) = (0, 0);
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -218,7 +237,7 @@ fn effort(pid: u32) -> Result<(u64, u64)> {
             ticks += fields.get(field).context("a short stat")?.parse::<u64>()?;
         }
         for line in fs::read_to_string(task.join("status"))?.lines() {
-            if line.contains("voluntary_ctxt_switches") {
+            if line.starts_with("voluntary_ctxt_switches") {
                 let count = line.split_whitespace().last().context("no count")?;
                 switches += count.parse::<u64>()?;
             }
@@ -247,7 +266,8 @@ fn two_thousand_idle_connections_cost_nothing() -> Result<()> {
         };
         let none = over_ten_seconds()?;
         let target = shared.address.to_string();
-        let command = shared.client.clt(["idle", &target, "--count", "2000"]);
+        let mut command = shared.client.clt(["idle", &target, "--count", "2000"]);
+        command.stdin(Stdio::piped());
         let mut idle = shared.client.spawn("idle", command)?;
         idle.wait_report(
             "that all are open",
@@ -257,22 +277,38 @@ fn two_thousand_idle_connections_cost_nothing() -> Result<()> {
                 IdleEvent::Checked { .. } => None,
             },
         )?;
-        let many = over_ten_seconds()?;
-        println!(
-            "ticks and context switches in 10 s, west and east: {none:?} idle, {many:?} with 2,000 connections"
-        );
-        for (none, many) in none.iter().zip(&many) {
-            // Timers of the process itself make some noise; 2,000 connections that did anything
-            // once a second would add 20,000 switches.
-            ensure!(
-                many.0 <= none.0 + 20,
-                "processor time: {none:?} and {many:?}"
-            );
-            ensure!(
-                many.1 <= none.1 + none.1 / 2 + 200,
-                "switches: {none:?} and {many:?}"
-            );
+        // 2,000 connections that did anything once in ten seconds would add 2,000 switches; what is
+        // let pass is the jitter of the process' own timers.
+        let as_none = |many: &[(u64, u64); 2]| {
+            let pairs = none.iter().zip(many);
+            pairs.clone().all(|(none, many)| many.0 <= none.0 + 5)
+                && pairs
+                    .clone()
+                    .all(|(none, many)| many.1 <= none.1 + none.1 / 10 + 20)
+        };
+        let mut many = over_ten_seconds()?;
+        if !as_none(&many) {
+            // Something else may have been at work; idleness shows in one window of two.
+            println!("once more: {none:?} idle, {many:?} with 2,000 connections");
+            many = over_ten_seconds()?;
         }
+        println!(
+            "ticks and wake-ups in 10 s, west and east: {none:?} idle, {many:?} with 2,000 connections"
+        );
+        ensure!(
+            as_none(&many),
+            "{none:?} without and {many:?} with 2,000 connections"
+        );
+        idle.tell("check")?;
+        let (alive, dead) = idle.wait_report(
+            "how the connections are",
+            Duration::from_secs(30),
+            |event| match event {
+                IdleEvent::Checked { alive, dead } => Some((alive, dead)),
+                IdleEvent::Open { .. } => None,
+            },
+        )?;
+        ensure!((alive, dead) == (2_000, 0), "{alive} alive, {dead} dead");
         idle.kill9()
     })
 }
