@@ -103,6 +103,14 @@ impl Scene {
         Place::new(&self.shared, "router", &self.shared.bridge(), cgroup, None)
     }
 
+    /// Removes all of it, and says what cannot be removed; dropping a scene only prints that.
+    pub fn end(self) -> Result<()> {
+        self.shared
+            .ledger
+            .clear()
+            .with_context(|| format!("the scene {} could not be removed", self.shared.id))
+    }
+
     /// What a person needs after a failure: how to enter each place, and the end of every log.
     pub fn explain(&self) -> String {
         let mut text = format!(

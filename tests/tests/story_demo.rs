@@ -1,10 +1,10 @@
-//! The demo when it is interrupted, killed, or kept.
+//! The demo to its end, and when it is interrupted, killed, or kept.
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clusterlink_tests::Listing;
@@ -61,10 +61,25 @@ impl Demo {
     }
 }
 
+/// How long a demo may take once it is built.
+const LONGEST: Duration = Duration::from_secs(60);
+
 fn as_before(before: &Listing) -> Result<()> {
     wait_for("the machine is as before", PATIENCE, || {
         Listing::take()?.assert_same(before).map(|()| true)
     })
+}
+
+#[test]
+fn a_demo_ends_by_itself_within_a_minute_and_leaves_nothing() -> Result<()> {
+    let before = Listing::take()?;
+    let start = Instant::now();
+    let mut demo = Demo::start(&[])?;
+    let last = demo.read_to("Every step did what it said")?;
+    let status = demo.process.wait()?;
+    ensure!(status.success(), "{status} after {last}");
+    ensure!(start.elapsed() < LONGEST, "it took {:?}", start.elapsed());
+    as_before(&before)
 }
 
 #[test]

@@ -249,7 +249,7 @@ impl<'a> Acts<'a> {
         self.stage.title("What an operator sees");
         for (command, lines) in [
             ("clusterlink status", 40),
-            ("clusterlink flows --last 4", 20),
+            ("clusterlink flows --last 6", 20),
         ] {
             let typed = self.at_london(command, lines)?;
             ensure!(typed.code == Some(0), "{command} failed");

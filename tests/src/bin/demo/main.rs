@@ -37,7 +37,12 @@ fn main() -> ExitCode {
         }
     };
     let result = play(&scene, &arguments);
-    match result {
+    if let Err(error) = result {
+        eprintln!("\nThe demo failed: {error:?}\n{}", scene.explain());
+        return ExitCode::FAILURE;
+    }
+    // To leave something behind is a failure too.
+    match scene.end() {
         Ok(()) => {
             println!(
                 "\nEvery step did what it said, in {:.0} s.",
@@ -46,7 +51,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("\nThe demo failed: {error:?}\n{}", scene.explain());
+            eprintln!("\nThe demo failed at its end: {error:?}");
             ExitCode::FAILURE
         }
     }
