@@ -22,12 +22,13 @@ use std::{
 };
 
 use clusterlink_model::{Snapshot, Update};
-use clusterlink_proto::{NodeReport, Rejected, replica::Found};
+use clusterlink_proto::{NodeReport, Rejected};
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
+pub use self::backoff::Limits as Backoff;
 use self::shared::{Due, Shared};
-pub use self::{backoff::Limits as Backoff, lookups::LookupError};
-use crate::control::Updates;
+use crate::control::{Found, Lookup, Updates};
 
 /// How the controller is reached.
 #[derive(Clone, Debug)]
@@ -161,16 +162,13 @@ impl Updates for PushUpdates {
     }
 }
 
-impl PushHandle {
-    /// Whose an address is, as of now; none if nobody's that the controller knows yet. A workload
-    /// that is found becomes part of what the node is told, until it goes.
-    ///
-    /// # Errors
-    /// When there is no controller to ask, or it goes before it has answered.
-    pub async fn lookup(&self, address: IpAddr) -> Result<Option<Found>, LookupError> {
-        self.shared.look_up(address).await
+impl Lookup for PushHandle {
+    fn lookup(&self, address: IpAddr) -> BoxFuture<'_, Found> {
+        self.shared.look_up(address).boxed()
     }
+}
 
+impl PushHandle {
     /// When a controller was last heard that has told everything. Before the first, it is when the
     /// client started.
     pub fn last_heard(&self) -> watch::Receiver<Instant> {

@@ -1,20 +1,15 @@
 //! The agent's end of the connection to its controller.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
 
 use clusterlink_model::{HostPort, Snapshot};
-use clusterlink_proto::{NodeReport, replica};
-use futures::future::BoxFuture;
+use clusterlink_proto::NodeReport;
 use tokio::sync::watch;
-use tracing::debug;
 
 use crate::{
-    control::{Found, Heard, Lookup},
-    push::{self, PushHandle, PushUpdates},
+    control::{Heard, Lookup},
+    push::{self, PushUpdates},
 };
-
-/// How long to wait before a controller is looked for again.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// Where the controller is, and how both prove who they are.
 #[derive(Clone, Debug)]
@@ -76,30 +71,6 @@ pub fn connect(settings: &UpstreamSettings, inputs: Inputs) -> Upstream {
     Upstream {
         updates,
         heard: Heard::new(handle.last_heard()),
-        lookup: Arc::new(Controller(handle)),
-    }
-}
-
-/// The controller as the one to ask.
-struct Controller(PushHandle);
-
-impl Lookup for Controller {
-    fn lookup(&self, address: IpAddr) -> BoxFuture<'_, Found> {
-        Box::pin(async move {
-            loop {
-                match self.0.lookup(address).await {
-                    Ok(Some(replica::Found::Workload(workload))) => {
-                        return Found::Workload(workload);
-                    }
-                    Ok(Some(replica::Found::Node(_))) => return Found::Node,
-                    Ok(None) => return Found::Nothing,
-                    // Who asks gives up by himself; until then a controller may come.
-                    Err(error) => {
-                        debug!(%address, %error, "nobody to ask who has an address");
-                        tokio::time::sleep(AGAIN).await;
-                    }
-                }
-            }
-        })
+        lookup: Arc::new(handle),
     }
 }

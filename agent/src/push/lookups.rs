@@ -2,32 +2,27 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use clusterlink_proto::{MAX_LOOKUPS, replica::Found};
+use clusterlink_proto::MAX_LOOKUPS;
 use tokio::sync::oneshot;
 
-/// Why an address was not looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LookupError {
-    /// There is nobody to ask.
-    #[error("no controller is connected")]
-    NotConnected,
-    /// There are too many questions already.
-    #[error("{MAX_LOOKUPS} addresses are being looked up already")]
-    TooMany,
-}
+use crate::control::Found;
+
+/// There are as many questions as a controller answers at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
 
 /// Who waits for which address. An address is asked about once, however many wait.
 #[derive(Debug, Default)]
 pub(super) struct Lookups {
-    waiting: HashMap<IpAddr, Vec<oneshot::Sender<Option<Found>>>>,
+    waiting: HashMap<IpAddr, Vec<oneshot::Sender<Found>>>,
 }
 
 /// The answer to come. It is dropped when the controller goes.
-pub(super) type Waiting = oneshot::Receiver<Option<Found>>;
+pub(super) type Waiting = oneshot::Receiver<Found>;
 
 impl Lookups {
     /// Waits for an address; says whether it has to be asked about.
-    pub(super) fn wait(&mut self, address: IpAddr) -> Result<(Waiting, bool), LookupError> {
+    pub(super) fn wait(&mut self, address: IpAddr) -> Result<(Waiting, bool), TooMany> {
         let (sender, waiting) = oneshot::channel();
         if let Some(others) = self.waiting.get_mut(&address) {
             // Whoever has given up makes room.
@@ -36,17 +31,17 @@ impl Lookups {
             return Ok((waiting, false));
         }
         if self.waiting.len() >= MAX_LOOKUPS {
-            return Err(LookupError::TooMany);
+            return Err(TooMany);
         }
         self.waiting.insert(address, vec![sender]);
         Ok((waiting, true))
     }
 
     /// Hands an answer to those who wait for it.
-    pub(super) fn answer(&mut self, address: IpAddr, found: Option<&Found>) {
+    pub(super) fn answer(&mut self, address: IpAddr, found: &Found) {
         for waiting in self.waiting.remove(&address).into_iter().flatten() {
             // Whoever has given up misses nothing.
-            let _ = waiting.send(found.cloned());
+            let _ = waiting.send(found.clone());
         }
     }
 
@@ -73,10 +68,9 @@ mod tests {
         assert!(ask);
         let (two, ask) = lookups.wait(address(1)).unwrap();
         assert!(!ask);
-        let node = Found::Node("n2".into());
-        lookups.answer(address(1), Some(&node));
-        assert_eq!(one.await.unwrap(), Some(node.clone()));
-        assert_eq!(two.await.unwrap(), Some(node));
+        lookups.answer(address(1), &Found::Node);
+        assert_eq!(one.await.unwrap(), Found::Node);
+        assert_eq!(two.await.unwrap(), Found::Node);
         assert!(
             lookups.wait(address(1)).unwrap().1,
             "it is asked about anew"
@@ -90,7 +84,7 @@ mod tests {
             .map(|number| lookups.wait(address(number)).unwrap().0)
             .collect();
         let refused = lookups.wait(address(u32::MAX)).map(|_| ());
-        assert_eq!(refused, Err(LookupError::TooMany));
+        assert_eq!(refused, Err(TooMany));
         lookups.clear();
         for waiting in waiting {
             waiting.await.unwrap_err();

@@ -3,25 +3,30 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use clusterlink_model::{Snapshot, Update};
-use clusterlink_proto::{MAX_LOOKUPS, Rejected, Replica, parts, replica::Found, wire};
+use clusterlink_proto::{MAX_LOOKUPS, Rejected, Replica, parts, replica, wire};
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use wire::{subscribe_request::Message as Request, subscribe_response::Message as Response};
 
 use super::{
     PushStatus,
     connect::{self, StreamError},
-    lookups::{LookupError, Lookups},
+    lookups::{Lookups, TooMany, Waiting},
 };
+use crate::control::Found;
 
 /// Messages to the controller that wait to be sent: each question that may be asked, and
 /// acknowledgements, of which the controller expects one at a time.
 const OUTGOING: usize = MAX_LOOKUPS + 64;
+
+/// How long to wait before one more question when there are too many.
+const CROWDED: Duration = Duration::from_millis(50);
 
 /// The replica, and who waits for it.
 #[derive(Debug)]
@@ -165,21 +170,42 @@ impl Shared {
         Ok(())
     }
 
-    /// Asks whose an address is.
-    pub(super) async fn look_up(&self, address: IpAddr) -> Result<Option<Found>, LookupError> {
-        let waiting = {
-            let mut state = self.lock();
-            if state.outgoing.is_none() {
-                return Err(LookupError::NotConnected);
+    /// Asks whose an address is, again if the controller goes before it has answered.
+    pub(super) async fn look_up(&self, address: IpAddr) -> Found {
+        let mut status = self.status();
+        loop {
+            status.borrow_and_update();
+            match self.ask(address) {
+                Some(Ok(waiting)) => {
+                    if let Ok(found) = waiting.await {
+                        return found;
+                    }
+                }
+                Some(Err(TooMany)) => {
+                    sleep(CROWDED).await;
+                    continue;
+                }
+                None => {}
             }
-            let (waiting, ask) = state.lookups.wait(address)?;
+            // No controller: the status changes when one is there.
+            if status.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The answer to come, if there is a controller to ask.
+    fn ask(&self, address: IpAddr) -> Option<Result<Waiting, TooMany>> {
+        let mut state = self.lock();
+        state.outgoing.as_ref()?;
+        let asked = state.lookups.wait(address).map(|(waiting, ask)| {
             if ask {
                 let addresses = vec![parts::address_bytes(&address)];
                 state.send(Request::Lookup(wire::Lookup { addresses }));
             }
             waiting
-        };
-        waiting.await.map_err(|_| LookupError::NotConnected)
+        });
+        Some(asked)
     }
 
     fn update(&self, update: wire::Update) {
@@ -194,11 +220,18 @@ impl Shared {
         let mut state = self.lock();
         let address = parts::address("address", &answer.address);
         match state.replica.answer(answer) {
-            Ok((address, found)) => state.lookups.answer(address, found.as_ref()),
+            Ok((address, found)) => {
+                let found = match found {
+                    Some(replica::Found::Workload(workload)) => Found::Workload(workload),
+                    Some(replica::Found::Node(_)) => Found::Node,
+                    None => Found::Nothing,
+                };
+                state.lookups.answer(address, &found);
+            }
             Err(error) => {
                 tracing::warn!(%error, "the answer about an address cannot be used");
                 if let Ok(address) = address {
-                    state.lookups.answer(address, None);
+                    state.lookups.answer(address, &Found::Nothing);
                 }
             }
         }

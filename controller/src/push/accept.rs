@@ -1,18 +1,24 @@
 //! TCP connections that became TLS connections.
 
+mod connection;
+
 use std::{io, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
 use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider, version::TLS13};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
+use self::connection::Connection;
 use super::{authority::Authority, metrics::Metrics};
 
+/// How many connections there are: two for each agent of a large cluster. More wait in the kernel's
+/// queue, so that strangers cannot use up the memory.
+const CONNECTIONS: usize = 16_384;
 /// How many handshakes run at the same time; more connections wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -24,7 +30,7 @@ pub(super) fn connections(
     listener: TcpListener,
     authority: &Arc<Authority>,
     metrics: Metrics,
-) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> + use<> {
+) -> impl Stream<Item = io::Result<Connection>> + use<> {
     let acceptor = TlsAcceptor::from(Arc::new(server_config(authority)));
     let (ready, mut accepted) = mpsc::channel(HANDSHAKES);
     tokio::spawn(accept(listener, acceptor, ready, metrics));
@@ -45,11 +51,15 @@ fn server_config(authority: &Arc<Authority>) -> ServerConfig {
 async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    ready: mpsc::Sender<TlsStream<TcpStream>>,
+    ready: mpsc::Sender<Connection>,
     metrics: Metrics,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        let Ok(place) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
             return;
         };
@@ -69,7 +79,7 @@ async fn accept(
             let _ = stream.set_nodelay(true);
             let peer = stream.peer_addr();
             match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => drop(ready.send(stream).await),
+                Ok(Ok(stream)) => drop(ready.send(Connection::new(stream, place)).await),
                 Ok(Err(error)) => {
                     metrics.handshake_failed();
                     tracing::debug!(?peer, %error, "a TLS handshake failed");

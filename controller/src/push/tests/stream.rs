@@ -1,8 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
-use clusterlink_agent::push::LookupError;
+use clusterlink_agent::control::{Found, Lookup as _};
 use clusterlink_model::{Node as ModelNode, ObjectName, Resource};
-use clusterlink_proto::replica::Found;
 use tokio::time::timeout;
 
 use super::scene::{SOON, Seen, Setup, Wire, eventually, import, pod, port_of};
@@ -192,13 +191,10 @@ async fn an_address_is_looked_up_and_its_workload_kept_current() {
         let handle = node.handle.clone();
         async move { timeout(SOON, handle.lookup(address.into())).await.unwrap() }
     };
-    let found = look_up([10, 0, 0, 2]).await.unwrap();
-    assert!(matches!(found, Some(Found::Workload(w)) if &*w.name.name == "far"));
-    assert_eq!(
-        look_up([192, 0, 2, 2]).await.unwrap(),
-        Some(Found::Node("n2".into()))
-    );
-    assert_eq!(look_up([10, 9, 9, 9]).await.unwrap(), None);
+    let found = look_up([10, 0, 0, 2]).await;
+    assert!(matches!(found, Found::Workload(w) if &*w.name.name == "far"));
+    assert_eq!(look_up([192, 0, 2, 2]).await, Found::Node);
+    assert_eq!(look_up([10, 9, 9, 9]).await, Found::Nothing);
     let far = ObjectName::new("shop", "far");
     node.until(|snapshot| snapshot.workloads.contains_key(&far))
         .await;
@@ -211,16 +207,23 @@ async fn an_address_is_looked_up_and_its_workload_kept_current() {
 }
 
 #[tokio::test]
-async fn a_lookup_without_a_controller_says_so() {
+async fn a_lookup_waits_for_a_controller_and_outlives_one() {
     let server = Setup::new().start().await;
     server.put([]);
     let mut node = server.node("n1");
     node.apply().await;
     node.settle();
-    server.stop().await;
+    let setup = server.stop().await;
     node.disconnected().await;
-    let found = node.handle.lookup([10, 0, 0, 1].into()).await;
-    assert_eq!(found, Err(LookupError::NotConnected));
+    let handle = node.handle.clone();
+    let mut found = tokio::spawn(async move { handle.lookup([10, 0, 0, 2].into()).await });
+    timeout(Duration::from_millis(200), &mut found)
+        .await
+        .unwrap_err();
+    let server = setup.start().await;
+    server.put([pod("far", "n2", [10, 0, 0, 2])]);
+    let found = timeout(SOON, found).await.unwrap().unwrap();
+    assert!(matches!(found, Found::Workload(_)), "{found:?}");
 }
 
 #[tokio::test]
