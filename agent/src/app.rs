@@ -170,6 +170,8 @@ async fn start<U: Updates>(
             state_dir: config.state_dir.clone(),
             node: config.node().map(|node| node.name.clone()),
             target_addresses: config.target_addresses().to_vec(),
+            host_addresses: (config.node())
+                .map_or_else(Vec::new, |node| node.host_addresses.clone()),
             outside_ranges: (config.node())
                 .map_or_else(Vec::new, |node| node.outside_ranges.clone()),
         },
@@ -236,7 +238,7 @@ async fn start<U: Updates>(
         leased = Some(Leased::new(link.heard, link.last_contact));
         standing.keeper = Some(link.keeper.clone());
         spawn.spawn(link.keeper.run());
-        if let Some(subject) = subject(config, &addresses, listen.port()) {
+        if let Some(subject) = subject(config, listen.port()) {
             spawn.spawn(report::run(subject, admin.clone(), link.report));
         }
     }
@@ -291,17 +293,19 @@ fn gateway_config(config: &Config, addresses: &[IpAddr]) -> GatewayConfig {
             .iter()
             .map(|&ip| SocketAddr::new(ip, config.steering_port))
             .collect(),
-        targets: loopbacks(config.target_addresses()),
+        targets: target_loopbacks(config),
         software: config.software.clone(),
         random_seed: config.random_seed,
     }
 }
 
 /// Where listeners of the Service path are bound: a loopback address for each family of those that
-/// they stand for.
-fn loopbacks(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let v4 = addresses.iter().any(IpAddr::is_ipv4);
-    let v6 = addresses.iter().any(IpAddr::is_ipv6);
+/// they stand for, which the cluster may yet have to tell.
+fn target_loopbacks(config: &Config) -> Vec<IpAddr> {
+    let addresses = config.target_addresses();
+    let told = config.node().is_some() && addresses.is_empty();
+    let v4 = told || addresses.iter().any(IpAddr::is_ipv4);
+    let v6 = (told && has_ipv6()) || addresses.iter().any(IpAddr::is_ipv6);
     let v4 = v4.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let v6 = v6.then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
     v4.into_iter().chain(v6).collect()
@@ -352,7 +356,7 @@ fn begin_steering(
 }
 
 /// What a node of a cluster reports on.
-fn subject(config: &Config, addresses: &[IpAddr], listen: u16) -> Option<report::Subject> {
+fn subject(config: &Config, listen: u16) -> Option<report::Subject> {
     let node = config.node()?;
     let own = [
         Some(listen),
@@ -362,7 +366,7 @@ fn subject(config: &Config, addresses: &[IpAddr], listen: u16) -> Option<report:
     Some(report::Subject {
         node: node.name.clone(),
         addresses: node.addresses.clone(),
-        gateway_addresses: addresses.to_vec(),
+        host_addresses: node.host_addresses.clone(),
         own_ports: own.into_iter().flatten().collect::<BTreeSet<u16>>(),
         software: format!("clusterlink-agent {}", config.software),
     })

@@ -12,10 +12,12 @@ use std::{
 
 use ipnet::IpNet;
 
+mod addresses;
 pub mod hosts_file;
 pub mod net;
 pub mod record;
 
+pub use addresses::addresses;
 pub use hosts_file::{HostsFile, HostsFileError};
 pub use net::{NetError, Network};
 pub use record::{Record, RecordError};

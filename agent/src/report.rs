@@ -13,7 +13,6 @@ use std::{
 
 use clusterlink_gateway::{Gateway, SourceOutcome, status::PeerStatus, view::View};
 use clusterlink_proto::{NodeReport, PeerReport, SourceReport, SteeringReport};
-use nix::ifaddrs::getifaddrs;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -36,8 +35,8 @@ pub(crate) struct Subject {
     pub(crate) node: Arc<str>,
     /// The addresses at which it serves target ports, if they are given.
     pub(crate) addresses: Vec<IpAddr>,
-    /// Addresses of this host that are not the node's.
-    pub(crate) gateway_addresses: Vec<IpAddr>,
+    /// Those of the host, which stand in where the cluster knows none.
+    pub(crate) host_addresses: Vec<IpAddr>,
     /// The agent's own ports.
     pub(crate) own_ports: BTreeSet<u16>,
     /// The software and version.
@@ -154,36 +153,15 @@ fn source(outcome: SourceOutcome) -> SourceReport {
 }
 
 /// The addresses at which the node serves target ports: those that were given, else those that the
-/// cluster knows, else those that the host has.
+/// cluster knows it by, else those of the host.
 fn addresses(subject: &Subject, view: &View) -> Vec<IpAddr> {
     if !subject.addresses.is_empty() {
         return subject.addresses.clone();
     }
-    match view.snapshot.nodes.get(&subject.node) {
-        Some(node) if !node.addresses.is_empty() => node.addresses.clone(),
-        _ => {
-            let mut own = host_addresses();
-            own.retain(|address| !subject.gateway_addresses.contains(address));
-            own
-        }
-    }
-}
-
-/// The addresses of this host that others can reach.
-pub(crate) fn host_addresses() -> Vec<IpAddr> {
-    let interfaces = getifaddrs().into_iter().flatten();
-    let all = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    });
-    let reachable: BTreeSet<IpAddr> = all
-        .filter(|address| match address {
-            IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-        })
-        .collect();
-    reachable.into_iter().collect()
+    let node = view.snapshot.nodes.get(&subject.node);
+    let known = node.map(|node| &node.addresses);
+    let known = known.filter(|addresses| !addresses.is_empty());
+    known.unwrap_or(&subject.host_addresses).clone()
 }
 
 #[cfg(test)]
@@ -198,7 +176,7 @@ mod tests {
         let mut subject = Subject {
             node: "n1".into(),
             addresses: Vec::new(),
-            gateway_addresses: Vec::new(),
+            host_addresses: vec!["192.0.2.6".parse().unwrap()],
             own_ports: BTreeSet::new(),
             software: String::new(),
         };
@@ -207,7 +185,7 @@ mod tests {
             labels: Labels::new(),
         });
         let known: IpAddr = "192.0.2.7".parse().unwrap();
-        assert!(!addresses(&subject, &view).contains(&known));
+        assert_eq!(addresses(&subject, &view), subject.host_addresses);
         let node = |name: &str, address: IpAddr| {
             Resource::Node(Arc::new(Node {
                 name: name.into(),

@@ -87,9 +87,11 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The name of this node, where it is one of a cluster.
     pub node: Option<Arc<str>>,
-    /// The addresses of this node at which imports' target ports are served; none without a Service
-    /// path.
+    /// The addresses of this node at which imports' target ports are served, if they are given; else it
+    /// is those that the cluster knows the node by, or [`Self::host_addresses`] if it knows none.
     pub target_addresses: Vec<IpAddr>,
+    /// The addresses of this host; none for a standalone peer, which has no Service path.
+    pub host_addresses: Vec<IpAddr>,
     /// Where clients of the Service path may come from that are neither pods nor nodes. Pods of which
     /// nobody knows would be let in as well, so no pod may have an address in here.
     pub outside_ranges: Vec<IpNet>,
@@ -129,6 +131,7 @@ pub struct State {
     numbers_error: Option<String>,
     import_ids: Arc<HashMap<u32, ObjectName>>,
     targets: Targets,
+    target_addresses: Vec<IpAddr>,
     targets_error: Option<String>,
     outside_ranges: Arc<[IpNet]>,
     places: Arc<Places>,
@@ -194,6 +197,11 @@ impl State {
             numbers_error: None,
             import_ids: Arc::default(),
             targets,
+            target_addresses: if config.target_addresses.is_empty() {
+                config.host_addresses.clone()
+            } else {
+                config.target_addresses.clone()
+            },
             targets_error: None,
             outside_ranges: config.outside_ranges.clone().into(),
             places: Arc::default(),
@@ -395,7 +403,11 @@ impl State {
             self.places = Arc::new(Places::new(
                 &self.snapshot.nodes,
                 self.config.node.as_deref(),
-                &self.config.target_addresses,
+                &[
+                    &self.config.target_addresses[..],
+                    &self.config.host_addresses[..],
+                ]
+                .concat(),
             ));
         }
         self.find_judged(&mut changes);
@@ -517,19 +529,47 @@ impl State {
         self.import_ids = Arc::new(ids.collect());
     }
 
-    /// Where the Service path reaches imports that are new, changed or gone.
+    /// Where the Service path reaches imports that are new, changed or gone, or all of them if this
+    /// node has other addresses now.
     fn update_targets(&mut self, changes: &Changes) {
-        let (numbers, config) = (&self.numbers, &self.config);
+        let mut moved = false;
+        if changes.nodes {
+            let addresses = self.addresses_for_targets();
+            moved = addresses != self.target_addresses;
+            self.target_addresses = addresses;
+        }
+        let (numbers, addresses) = (&self.numbers, &self.target_addresses);
         let ports = |name, import| {
             let number = numbers.number(name);
-            target_ports(config, import).filter_map(move |at| Some((at, number?)))
+            target_ports(addresses, import).filter_map(move |at| Some((at, number?)))
         };
+        if moved {
+            let all = self.snapshot.imports.iter();
+            let all = all.flat_map(|(name, import)| ports(name, import));
+            let gone: Vec<_> = (self.targets.desired().iter())
+                .map(|(at, import)| (*at, *import))
+                .collect();
+            self.targets.replace(gone.into_iter(), all);
+            return;
+        }
         let before = |(name, import)| Some(ports(name, Option::as_deref(import)?));
         let after = |name| Some(ports(name, self.snapshot.imports.get(name)?));
         self.targets.replace(
             changes.imports.iter().filter_map(before).flatten(),
             changes.imports.keys().filter_map(after).flatten(),
         );
+    }
+
+    /// Those that were given, else those that the cluster knows this node by, else those of the host.
+    fn addresses_for_targets(&self) -> Vec<IpAddr> {
+        if !self.config.target_addresses.is_empty() {
+            return self.config.target_addresses.clone();
+        }
+        let this = self.config.node.as_ref();
+        let this = this.and_then(|name| self.snapshot.nodes.get(name));
+        let known = this.map(|node| &node.addresses);
+        let known = known.filter(|addresses| !addresses.is_empty());
+        known.unwrap_or(&self.config.host_addresses).clone()
     }
 
     /// Tells the kernel of changed target ports. Until the first complete update it keeps those that an
@@ -677,8 +717,8 @@ fn addresses(import: &Import) -> impl Iterator<Item = SocketAddr> {
 }
 
 /// Where the Service path brings clients of an import to.
-fn target_ports(config: &Config, import: &Import) -> impl Iterator<Item = SocketAddr> {
-    let addresses = config.target_addresses.iter();
+fn target_ports(addresses: &[IpAddr], import: &Import) -> impl Iterator<Item = SocketAddr> {
+    let addresses = addresses.iter();
     let ports = import.target_port.into_iter();
     ports.flat_map(move |port| {
         let addresses = addresses.clone();

@@ -95,8 +95,10 @@ pub struct Standalone {
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
-    /// Where it serves target ports.
+    /// Where it serves target ports; none means the addresses that the cluster knows it by.
     pub addresses: Vec<IpAddr>,
+    /// The addresses of the host, which stand in where the cluster knows none.
+    pub host_addresses: Vec<IpAddr>,
     /// Ranges of outside addresses that may connect by the Service path.
     pub outside_ranges: Vec<IpNet>,
 }
@@ -110,7 +112,7 @@ impl Config {
         }
     }
 
-    /// Where target ports are served; a standalone peer has no Service path.
+    /// Where target ports are served, if that is given; a standalone peer has no Service path.
     pub(super) fn target_addresses(&self) -> &[IpAddr] {
         self.node().map_or(&[], |node| &node.addresses)
     }

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use super::{args::RunArgs, upstream::UpstreamSettings};
 use crate::{
     app::{Config, Mode, Node, STEERING_PORT},
-    report,
+    host,
     settings::{cgroup, gateway_addresses, optional_address, workers},
 };
 
@@ -65,7 +65,10 @@ impl Settings {
         let gateway_addresses = gateway_addresses(&mut problems, &args.gateway_address);
         let node = Node {
             name: args.node_name.as_str().into(),
-            addresses: node_addresses(&mut problems, &args.node_address, &gateway_addresses),
+            addresses: node_addresses(&mut problems, &args.node_address),
+            host_addresses: (host::addresses().into_iter())
+                .filter(|address| !gateway_addresses.contains(address))
+                .collect(),
             outside_ranges: outside_ranges(&mut problems, &args.outside_range),
         };
         let labels = problems.labels("--label", &args.label);
@@ -152,13 +155,7 @@ fn controller(problems: &mut Problems, text: Option<&str>, namespace: &str) -> O
     }))
 }
 
-/// The addresses that were given, else those of this host that other nodes can reach.
-fn node_addresses(problems: &mut Problems, texts: &[String], gateway: &[IpAddr]) -> Vec<IpAddr> {
-    if texts.is_empty() {
-        let mut own = report::host_addresses();
-        own.retain(|address| !gateway.contains(address));
-        return own;
-    }
+fn node_addresses(problems: &mut Problems, texts: &[String]) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for text in texts {
         let Some(address) = problems.parse::<IpAddr>("--node-address", text, "an IP address")

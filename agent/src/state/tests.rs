@@ -47,6 +47,7 @@ impl Node {
             state_dir: dir.path().to_owned(),
             node: Some("here".into()),
             target_addresses: vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            host_addresses: Vec::new(),
             outside_ranges: Vec::new(),
         };
         let state = State::new(config, &(datapath.clone() as Arc<dyn Datapath>)).unwrap();

@@ -160,6 +160,7 @@ impl Node {
             mode: Mode::Node(app::Node {
                 name: "n1".into(),
                 addresses: vec!["192.0.2.1".parse().unwrap()],
+                host_addresses: Vec::new(),
                 outside_ranges: Vec::new(),
             }),
         };

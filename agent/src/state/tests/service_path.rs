@@ -90,6 +90,47 @@ fn target_ports_follow_the_imports() {
 }
 
 #[test]
+fn target_ports_follow_the_node_to_its_addresses() {
+    let mut node = Node::new();
+    node.state.config.target_addresses.clear();
+    node.state.config.host_addresses = vec!["198.51.100.1".parse().unwrap()];
+    let at = |address: &str, port| {
+        let import = u32::from(port == 30_002);
+        (SocketAddr::new(address.parse().unwrap(), port), import)
+    };
+    let here = |address: &str| self::node("here", address, "10.244.0.0/24");
+    let imports = || [leased("a", 30_001), leased("b", 30_002)];
+    node.state.apply(complete(imports().into()));
+    let both_at = |address| [at(address, 30_001), at(address, 30_002)];
+    assert_eq!(targets(&node), both_at("198.51.100.1"), "the host's");
+    node.state.apply(upsert(vec![here("192.0.2.7")]));
+    assert_eq!(targets(&node), both_at("192.0.2.7"), "the cluster's");
+    let other = self::node("there", "192.0.2.9", "10.244.1.0/24");
+    node.datapath.take_writes();
+    node.state.apply(upsert(vec![other]));
+    assert_eq!(
+        node.datapath.take_writes(),
+        [],
+        "another node's are none of ours"
+    );
+    // The address and an import change in one update.
+    node.state
+        .apply(upsert(vec![here("192.0.2.8"), leased("a", 30_003)]));
+    assert_eq!(
+        targets(&node),
+        [at("192.0.2.8", 30_002), at("192.0.2.8", 30_003)]
+    );
+    node.state.apply(remove(ResourceKey::Import(object("b"))));
+    assert_eq!(targets(&node), [at("192.0.2.8", 30_003)]);
+    node.state.apply(remove(ResourceKey::Node("here".into())));
+    assert_eq!(targets(&node), [at("198.51.100.1", 30_003)]);
+    let mut everything = imports().to_vec();
+    everything.push(here("192.0.2.7"));
+    node.state.apply(complete(everything));
+    assert_eq!(targets(&node), both_at("192.0.2.7"));
+}
+
+#[test]
 fn a_merged_import_has_targets_and_steers_nothing() {
     let mut node = Node::new();
     let Resource::Import(merged) = leased("a", 30_001) else {
