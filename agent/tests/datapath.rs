@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+#[path = "datapath/gateways.rs"]
+mod gateways;
 #[path = "datapath/scene.rs"]
 mod scene;
 #[path = "datapath/takeover.rs"]
