@@ -4,6 +4,8 @@
 //! Everything is written down in a [`Record`] *before* it is added, so that the next start or
 //! `clusterlink cleanup` can remove exactly that after a crash. What was on the host already is
 //! used, and left alone.
+//!
+//! Besides, [`cgroup_of`] tells whose a socket of the host is.
 
 use std::{
     net::IpAddr,
@@ -16,11 +18,13 @@ mod addresses;
 pub mod hosts_file;
 pub mod net;
 pub mod record;
+mod sockets;
 
 pub use addresses::addresses;
 pub use hosts_file::{HostsFile, HostsFileError};
 pub use net::{NetError, Network};
 pub use record::{Record, RecordError};
+pub use sockets::cgroup_of;
 
 /// What could not be put on the host, or taken off it.
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,12 @@
 //! How a connection of a local client reached this gateway, and what that tells of it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    os::fd::AsFd,
-};
+use std::{net::SocketAddr, os::fd::AsFd};
 
 use clusterlink_model::Client;
 use tokio::net::TcpStream;
 
 use crate::{
+    socket,
     view::{Origin, Origins},
     worker::Worker,
 };
@@ -33,6 +31,8 @@ pub(crate) enum Arrival {
         import: u32,
         /// The address and port that it was sent to.
         destination: SocketAddr,
+        /// What the client connected to, if it was this node that translated that.
+        asked: SocketAddr,
     },
 }
 
@@ -62,7 +62,7 @@ impl Arrival {
     pub(crate) fn client(&self, origins: &dyn Origins, source: SocketAddr) -> Client {
         match self {
             Self::Steered(origin) => origins.client(origin, source),
-            Self::Service { .. } => origins.client_at(source.ip()),
+            Self::Service { .. } => origins.client_at(source),
         }
     }
 
@@ -81,11 +81,11 @@ impl Arrival {
     }
 
     /// Finds out who a client is that is not known; never, if there is nobody to ask.
-    pub(crate) async fn look_up(&self, origins: &dyn Origins, source: IpAddr) -> Client {
+    pub(crate) async fn look_up(&self, origins: &dyn Origins, source: SocketAddr) -> Client {
         match self {
             // What the kernel recorded needs no more than to be announced to this node.
             Self::Steered(_) => std::future::pending().await,
-            Self::Service { .. } => origins.look_up(source).await,
+            Self::Service { asked, .. } => origins.look_up(source, *asked).await,
         }
     }
 
@@ -96,8 +96,7 @@ impl Arrival {
                 format!("cgroup {} is no workload of this peer", origin.cgroup)
             }
             Self::Service { destination, .. } => format!(
-                "{} connected to {destination}, and is no pod that this peer knows of: another node, or a pod behind it, or one that was not announced",
-                source.ip().to_canonical()
+                "{source} connected to {destination}, and is no client that this peer knows of: a node, with whoever is behind it, or a pod that was not announced"
             ),
         }
     }
@@ -129,5 +128,6 @@ fn by_service_path(worker: &Worker, socket: &TcpStream, source: SocketAddr) -> O
     Some(Arrival::Service {
         import,
         destination,
+        asked: socket::original_destination(socket).unwrap_or(destination),
     })
 }

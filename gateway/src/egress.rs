@@ -127,7 +127,7 @@ async fn identify(worker: &Worker, arrival: &Arrival, address: SocketAddr) -> Re
     let known = async {
         tokio::select! {
             client = told => client,
-            client = arrival.look_up(origins, address.ip()) => client,
+            client = arrival.look_up(origins, address) => client,
         }
     };
     let known = tokio::time::timeout(HOLD, known).await;

@@ -49,6 +49,20 @@ pub(crate) fn listen_privately(address: IpAddr) -> io::Result<std::net::TcpListe
     Ok(socket.into())
 }
 
+/// What the client of an accepted socket connected to, if this host translated it to the socket's own
+/// address.
+pub(crate) fn original_destination(socket: &TcpStream) -> Option<SocketAddr> {
+    let is_v4 = socket.local_addr().ok()?.ip().to_canonical().is_ipv4();
+    let socket = SockRef::from(socket);
+    let original = if is_v4 {
+        socket.original_dst_v4()
+    } else {
+        socket.original_dst_v6()
+    };
+    // An error says that nobody keeps track of connections here, or not of this one.
+    original.ok()?.as_socket()
+}
+
 /// Prepares the leg to an application: no delay, keepalive, and a reset instead of an orderly end
 /// should this process die (`SO_LINGER` of zero seconds; [`end_orderly`] takes it back).
 pub(crate) fn prepare_application(socket: &TcpStream) -> io::Result<()> {

@@ -122,15 +122,20 @@ pub trait Origins: Send + Sync + 'static {
     /// denied it; the next connects of such clients may be refused for a moment without asking.
     fn denied_everywhere(&self, _client: &Client, _import: &Arc<Import>) {}
 
-    /// Who has an address, as far as that is known now: the client of a connection that came by the
-    /// Service path, of which the kernel has no record. Asked again when the view changes.
-    fn client_at(&self, _source: IpAddr) -> Client {
+    /// Who connects from an address, as far as that is known now: the client of a connection that came
+    /// by the Service path, of which the kernel has no record. Asked again when the view changes.
+    fn client_at(&self, _source: SocketAddr) -> Client {
         Client::Unknown
     }
 
-    /// Finds out who has an address that [`client_at`](Self::client_at) does not know. May take as
-    /// long as it likes: who asks waits for two seconds. An unknown client is refused then.
-    fn look_up(&self, _source: IpAddr) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+    /// Finds out who a client is that [`client_at`](Self::client_at) does not know; `asked` is what it
+    /// connected to, before anybody translated that. May take as long as it likes: who asks waits for
+    /// two seconds. An unknown client is refused then.
+    fn look_up(
+        &self,
+        _source: SocketAddr,
+        _asked: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
         Box::pin(ready(Client::Unknown))
     }
 }

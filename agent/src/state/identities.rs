@@ -28,6 +28,7 @@ use super::{
 use crate::{
     control::{Found, Lookup},
     datapath::Datapath,
+    host::cgroup_of,
 };
 
 /// The table in force, replaced as a whole.
@@ -142,7 +143,12 @@ pub struct NodeOrigins {
     history: Arc<History>,
     denials: mpsc::Sender<Denial>,
     lookups: Lookups,
+    sockets: Sockets,
 }
+
+/// Tells the cgroup of the socket of this network namespace that is connected from one address to
+/// another.
+type Sockets = fn(SocketAddr, SocketAddr) -> io::Result<Option<u64>>;
 
 /// How long the controller is left alone after it said that nobody has an address of the pods' ranges:
 /// the pod may be about to be announced to it.
@@ -161,6 +167,7 @@ impl NodeOrigins {
             history,
             denials,
             lookups: Lookups::default(),
+            sockets: cgroup_of,
         }
     }
 
@@ -169,6 +176,36 @@ impl NodeOrigins {
     pub fn with_lookup(mut self, lookup: Arc<dyn Lookup>) -> Self {
         self.lookups = Lookups::new(lookup);
         self
+    }
+
+    /// Replaces how sockets of this node are found, for tests.
+    #[cfg(test)]
+    pub(super) fn with_sockets(mut self, sockets: Sockets) -> Self {
+        self.sockets = sockets;
+        self
+    }
+
+    /// Who connects from an address of this node: whoever has the socket. Without one the node
+    /// masquerades somebody else, a client from outside or a pod.
+    async fn local(&self, source: SocketAddr, asked: SocketAddr) -> Client {
+        let sockets = self.sockets;
+        let found = tokio::task::spawn_blocking(move || sockets(source, asked)).await;
+        let cgroup = match found {
+            Ok(Ok(Some(cgroup))) => cgroup,
+            Ok(Ok(None)) | Err(_) => return Client::Unknown,
+            Ok(Err(error)) => {
+                tracing::warn!(%source, %error, "cannot find the socket of a client of this node");
+                return Client::Unknown;
+            }
+        };
+        let origin = Origin {
+            import: 0,
+            destination: asked,
+            cgroup,
+            cookie: 0,
+            same_namespace: true,
+        };
+        self.identities.load().client(&origin, source)
     }
 
     /// Who has an address, with what the controller may have said of it.
@@ -205,16 +242,23 @@ impl Origins for NodeOrigins {
         let _ = self.denials.try_send(Denial { attributes, import });
     }
 
-    fn client_at(&self, source: IpAddr) -> Client {
-        let address = source.to_canonical();
+    fn client_at(&self, source: SocketAddr) -> Client {
+        let address = source.ip().to_canonical();
         let client = (self.at(address, None))
             .or_else(|| self.at(address, Some(&self.lookups.answer(address)?)));
         client.unwrap_or(Client::Unknown)
     }
 
-    fn look_up(&self, source: IpAddr) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
-        let address = source.to_canonical();
+    fn look_up(
+        &self,
+        source: SocketAddr,
+        asked: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+        let address = source.ip().to_canonical();
         Box::pin(async move {
+            if self.identities.load().places.is_own(address) {
+                return self.local(source, asked).await;
+            }
             if let Some(client) = self.at(address, None) {
                 return client;
             }

@@ -50,21 +50,23 @@ impl Places {
         self.pod_ranges.iter().any(|range| range.contains(&address))
     }
 
+    /// Whether an address is this node's own.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.own.contains(&address)
+    }
+
     /// Who has an address; `None` if only the controller may know.
     ///
     /// `workload` is what this node was told of it (the inner `None`: several pods claim it), `found`
-    /// what the controller answered. An address of this node is the host's: processes of its own, for
-    /// which only the peer's attributes speak. Behind an address of another node may be its pods.
+    /// what the controller answered. Behind an address of a node may be its own processes, its pods, and
+    /// whoever it masquerades; of this node's clients the sockets tell more.
     pub(super) fn client(
         &self,
         address: IpAddr,
         workload: Option<&Option<Arc<Workload>>>,
         found: Option<&Found>,
     ) -> Option<Client> {
-        if address.is_loopback() || self.own.contains(&address) {
-            return Some(Client::Host);
-        }
-        if self.nodes.contains(&address) {
+        if self.is_own(address) || self.nodes.contains(&address) {
             return Some(Client::Unknown);
         }
         match workload {
@@ -137,10 +139,15 @@ mod tests {
         let told = |at| Some(Some(workload(at, false)));
         let is_pod = "pod";
         for (name, at, workload, found, expected) in [
-            ("loopback", "127.0.0.1", nobody.clone(), None, "host"),
-            ("this node", "192.0.2.1", nobody.clone(), None, "host"),
-            ("the same in IPv6", "fd00::1", nobody.clone(), None, "host"),
-            ("as configured", "192.0.2.9", nobody.clone(), None, "host"),
+            ("loopback", "127.0.0.1", nobody.clone(), None, "unknown"),
+            ("this node", "192.0.2.1", nobody.clone(), None, "unknown"),
+            (
+                "as configured",
+                "192.0.2.9",
+                nobody.clone(),
+                None,
+                "unknown",
+            ),
             ("another node", "192.0.2.2", nobody.clone(), None, "unknown"),
             (
                 "another node that a pod claims",
@@ -198,12 +205,23 @@ mod tests {
             let client = places.client(address(at), workload.as_ref(), found.as_ref());
             let shown = match client {
                 Some(Client::Pod { .. }) => is_pod,
-                Some(Client::Host) => "host",
+                Some(Client::Host) => panic!("{name}: no address says so"),
                 Some(Client::Outside) => "outside",
                 Some(Client::Unknown) => "unknown",
                 None => "ask",
             };
             assert_eq!(shown, expected, "{name}: {at}");
+        }
+        for (at, own) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("192.0.2.1", true),
+            ("fd00::1", true),
+            ("192.0.2.9", true),
+            ("192.0.2.2", false),
+            ("10.244.1.5", false),
+        ] {
+            assert_eq!(places.is_own(address(at)), own, "{at}");
         }
     }
 }

@@ -61,18 +61,23 @@ impl Origins for Addresses {
 
     /// A steered client is the one that its address says, as it is with a pod's cgroup.
     fn client(&self, _origin: &Origin, source: SocketAddr) -> Client {
-        self.client_at(source.ip())
+        self.client_at(source)
     }
 
-    fn client_at(&self, source: IpAddr) -> Client {
+    fn client_at(&self, source: SocketAddr) -> Client {
         let known = self.known.lock().unwrap();
-        known.get(&source).cloned().unwrap_or(Client::Unknown)
+        known.get(&source.ip()).cloned().unwrap_or(Client::Unknown)
     }
 
-    fn look_up(&self, source: IpAddr) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+    fn look_up(
+        &self,
+        source: SocketAddr,
+        asked: SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+        assert!(asked.ip().is_loopback(), "nobody translated {asked}");
         self.asked.fetch_add(1, Relaxed);
         Box::pin(async move {
-            match self.answers.get(&source) {
+            match self.answers.get(&source.ip()) {
                 Some(Some(client)) => client.clone(),
                 Some(None) | None => std::future::pending().await,
             }

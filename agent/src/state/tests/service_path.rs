@@ -205,6 +205,54 @@ fn a_pods_cgroup_counts_only_in_a_network_that_is_the_pods() {
     }
 }
 
+/// A client's address, with some port.
+fn from(address: &str) -> SocketAddr {
+    SocketAddr::new(address.parse().unwrap(), 40_000)
+}
+
+/// What clients connect to.
+fn asked() -> SocketAddr {
+    "10.96.0.9:80".parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_client_of_this_node_is_whoever_has_the_socket() {
+    let mut node = Node::new();
+    let (proxy, other) = (node.cgroup("proxy"), node.cgroup("kubelet.service"));
+    node.state.apply(complete(vec![
+        self::node("here", "192.0.2.7", "10.244.1.0/24"),
+        Resource::Workload(pod("proxy", NODE_V4, true)),
+        Resource::Workload(pod("web", "10.244.1.5", false)),
+    ]));
+    static CGROUPS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+    CGROUPS
+        .lock()
+        .unwrap()
+        .extend([proxy, other, node.cgroup("web")]);
+    let origins = (node.state)
+        .origins(node.datapath.clone())
+        .with_sockets(|source, to| {
+            assert_eq!(to, asked());
+            let place = usize::from(source.port());
+            Ok(CGROUPS.lock().unwrap().get(place).copied())
+        });
+    let of_socket =
+        |at: &str, port| origins.look_up(SocketAddr::new(at.parse().unwrap(), port), asked());
+    assert!(matches!(of_socket(NODE_V4, 0).await, Client::Pod { .. }));
+    assert_eq!(of_socket("192.0.2.7", 1).await, Client::Host);
+    assert_eq!(of_socket("127.0.0.1", 1).await, Client::Host);
+    assert_eq!(
+        of_socket(NODE_V4, 2).await,
+        Client::Unknown,
+        "a pod that is not in its network"
+    );
+    assert_eq!(
+        of_socket(NODE_V4, 9).await,
+        Client::Unknown,
+        "masqueraded: there is no socket"
+    );
+}
+
 /// A controller that learns of pods while it is asked.
 #[derive(Default)]
 struct Controller {
@@ -235,7 +283,7 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
     });
     let origins = (node.state).origins(node.datapath.clone());
     let origins = origins.with_lookup(controller.clone());
-    let at = |text: &str| origins.client_at(text.parse().unwrap());
+    let at = |text: &str| origins.client_at(from(text));
     assert_eq!(at("10.244.1.5"), Client::Unknown, "nothing is known yet");
     node.state.apply(complete(vec![
         self::node("here", "192.0.2.7", "10.244.1.0/24"),
@@ -245,17 +293,14 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
     ]));
     assert!(matches!(at("10.244.1.5"), Client::Pod { .. }));
     assert!(matches!(at("::ffff:10.244.1.5"), Client::Pod { .. }));
-    assert_eq!(
-        at(NODE_V4),
-        Client::Host,
-        "a pod of its network has no address"
-    );
-    assert_eq!(at("192.0.2.7"), Client::Host);
+    for own in [NODE_V4, "192.0.2.7"] {
+        assert_eq!(at(own), Client::Unknown, "{own} may be anybody's");
+    }
     assert_eq!(at("192.0.2.8"), Client::Unknown);
     assert_eq!(at("10.244.2.5"), Client::Unknown);
 
     // The controller hears of the pod when it is asked for the third time.
-    let far = origins.look_up("10.244.2.5".parse().unwrap());
+    let far = origins.look_up(from("10.244.2.5"), asked());
     let far = tokio::time::timeout(Duration::from_secs(2), far)
         .await
         .unwrap();
@@ -271,7 +316,7 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
         "192.0.2.9",
         "10.244.3.0/24",
     )]));
-    let known = origins.look_up("192.0.2.9".parse().unwrap()).await;
+    let known = origins.look_up(from("192.0.2.9"), asked()).await;
     assert_eq!(known, Client::Unknown);
     assert_eq!(
         controller.asked.lock().unwrap().len(),
@@ -297,13 +342,10 @@ async fn an_address_that_the_controller_does_not_know_is_outside_unless_pods_hav
     });
     let origins = (node.state).origins(node.datapath.clone());
     let origins = origins.with_lookup(controller.clone());
-    let outside = origins.look_up("198.51.100.1".parse().unwrap()).await;
+    let outside = origins.look_up(from("198.51.100.1"), asked()).await;
     assert_eq!(outside, Client::Outside);
-    assert_eq!(
-        origins.client_at("198.51.100.1".parse().unwrap()),
-        Client::Outside
-    );
-    let pod = origins.look_up("10.244.1.77".parse().unwrap());
+    assert_eq!(origins.client_at(from("198.51.100.1")), Client::Outside);
+    let pod = origins.look_up(from("10.244.1.77"), asked());
     let held = tokio::time::timeout(Duration::from_secs(2), pod).await;
     assert!(held.is_err(), "{held:?}");
     let asked = controller.asked.lock().unwrap().len();
