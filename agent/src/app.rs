@@ -341,10 +341,12 @@ fn begin_steering(
         return Ok(Box::new(move || drop(snapshot_blocker)));
     }
     let found = steering::probe(config, chosen)?;
-    let on = found.on;
+    // Hooks that see no connect do not keep the kernel from serving the Service path, which needs to
+    // know that the gateway lives.
+    let is_heard = found.on || chosen.kernel.is_some();
     steering.send_replace(found);
     Ok(Box::new(move || {
-        if on && let Err(error) = heart.start(&datapath) {
+        if is_heard && let Err(error) = heart.start(&datapath) {
             // The hooks leave connects alone, as if this agent were not there.
             warn!(
                 error = crate::chain(&error),
