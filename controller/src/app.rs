@@ -8,6 +8,7 @@
 
 mod args;
 mod identity;
+mod parts;
 mod push;
 mod settings;
 
@@ -23,19 +24,22 @@ use clusterlink_process::{
 };
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use self::identity::IdentityError;
 pub(crate) use self::settings::Settings;
-use self::{args::Args, settings::Checked};
+use self::{
+    args::Args,
+    parts::{Parts, cluster_config, plug_in},
+    settings::Checked,
+};
 use crate::{
     Handle,
     admin::{self, Served},
     agents::Agents,
     authority,
-    cluster::{self, ClusterConfig},
     leader::{Election, Holder, Leadership},
     metrics::{ControllerMetrics, Writes},
     source::api_server::ApiServer,
@@ -45,8 +49,8 @@ use crate::{
     },
 };
 
-/// Ports that agents listen on: for steered connections, for other peers and for metrics.
-const AGENT_PORTS: [u16; 3] = [4440, 4443, 9477];
+/// How long parts may take to end in good order; shorter than a pod's grace period.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How often the lease holder looks for keys of replicas that are gone.
 const PRUNE: Duration = Duration::from_secs(60);
@@ -91,64 +95,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What the parts of the process share.
-pub(crate) struct Parts<'a> {
-    pub(crate) settings: &'a Settings,
-    pub(crate) client: &'a Client,
-    /// The index, for subscriptions and the status.
-    pub(crate) controller: &'a Handle,
-    /// What agents say, written by the push server.
-    pub(crate) agents: &'a Agents,
-    /// Who writes now.
-    pub(crate) leadership: watch::Receiver<Leadership>,
-    /// Where agents connect to, bound already.
-    pub(crate) listener: TcpListener,
-    pub(crate) readiness: &'a Readiness,
-    pub(crate) registry: &'a mut Registry,
-    /// Tasks that may not end before `stop`; each gives its name.
-    pub(crate) tasks: &'a mut JoinSet<&'static str>,
-    pub(crate) stop: &'a CancellationToken,
-}
-
-/// Starts what writes Services and EndpointSlices while this replica leads, and the push server.
-fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
-    let (leading, is_leading) = watch::channel(false);
-    let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
-    parts.tasks.spawn(lead(parts.leadership.clone(), leading));
-    parts.tasks.spawn(async move {
-        writer.run().await;
-        "the writer of Services and EndpointSlices"
-    });
-    push::start(parts)
-}
-
-/// Tells the writer of Services and EndpointSlices whether this replica leads.
-async fn lead(
-    mut leadership: watch::Receiver<Leadership>,
-    leading: watch::Sender<bool>,
-) -> &'static str {
-    loop {
-        leading.send_replace(leadership.borrow_and_update().leading);
-        if leadership.changed().await.is_err() {
-            return "the election";
-        }
-    }
-}
-
-/// The settings of the index.
-fn cluster_config(settings: &Settings, local: LocalPeer) -> anyhow::Result<ClusterConfig> {
-    // What is kept there (the last valid denies) outlives the process but not its pod.
-    let name = format!("clusterlink-controller-{}", settings.identity);
-    let state_dir = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(&state_dir)
-        .with_context(|| format!("cannot make {}", state_dir.display()))?;
-    let mut config = ClusterConfig::new(local, settings.namespace.clone(), state_dir);
-    config.target_ports = settings.target_ports.clone();
-    config.node_ports = settings.node_ports.clone();
-    config.agent_ports = AGENT_PORTS.into();
-    Ok(config)
-}
-
 async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = bind("--listen", settings.listen).await?;
     let admin = bind("--metrics", settings.metrics).await?;
@@ -174,7 +120,7 @@ async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> 
         push,
     };
     info!(peer = %local.name, holder = %holder, "starting");
-    let mut process = Process::new(&settings, stop);
+    let mut process = Process::new(stop);
     process
         .start(&settings, local, client, holder, (listener, admin))
         .await?;
@@ -186,19 +132,23 @@ struct Process {
     stop: CancellationToken,
     readiness: Readiness,
     stopping: Option<Blocker>,
+    /// Tasks that end in good order when the process stops; nobody else may write before.
     tasks: JoinSet<&'static str>,
+    /// Tasks that are ended with the process.
+    background: JoinSet<&'static str>,
     election: JoinSet<()>,
     election_stop: CancellationToken,
     controller: Option<Handle>,
 }
 
 impl Process {
-    fn new(_: &Settings, stop: CancellationToken) -> Self {
+    fn new(stop: CancellationToken) -> Self {
         Self {
             stop,
             readiness: Readiness::default(),
             stopping: None,
             tasks: JoinSet::new(),
+            background: JoinSet::new(),
             election: JoinSet::new(),
             election_stop: CancellationToken::new(),
             controller: None,
@@ -245,7 +195,11 @@ impl Process {
             teller: events.clone(),
             writes,
         });
-        self.spawn("the status writer", writer.run(self.stop.clone()));
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            writer.run(stop).await;
+            "the status writer"
+        });
         let undecodable =
             events::undecodable(controller.problems(), leadership.clone(), events.clone());
         self.spawn("the teller of undecodable objects", undecodable);
@@ -266,6 +220,7 @@ impl Process {
             readiness: &self.readiness,
             registry: &mut registry,
             tasks: &mut self.tasks,
+            background: &mut self.background,
             stop: &self.stop,
         })?;
         self.election
@@ -275,7 +230,7 @@ impl Process {
             missing: controller.missing(),
             registry: Arc::new(registry),
         };
-        self.tasks.spawn(async move {
+        self.background.spawn(async move {
             let _ = axum::serve(admin, admin::router(served)).await;
             "the endpoint for metrics"
         });
@@ -283,9 +238,9 @@ impl Process {
         Ok(())
     }
 
-    /// A task that is left alone when the process stops.
+    /// A task that ends with the process.
     fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(async move {
+        self.background.spawn(async move {
             task.await;
             name
         });
@@ -296,28 +251,33 @@ impl Process {
             // Tasks end because of the stop, too.
             biased;
             () = self.stop.cancelled() => None,
-            ended = self.tasks.join_next() => Some(match ended {
-                Some(Ok(name)) => name.to_owned(),
-                Some(Err(error)) => error.to_string(),
-                None => "everything".to_owned(),
-            }),
+            Some(ended) = self.tasks.join_next() => Some(ended),
+            Some(ended) = self.background.join_next() => Some(ended),
         };
         info!("stopping");
         self.stopping = Some(self.readiness.block("the end of this process"));
         self.stop.cancel();
         // Writers have stopped before another replica may begin.
-        self.tasks.abort_all();
-        while self.tasks.join_next().await.is_some() {}
+        let tasks = &mut self.tasks;
+        let ends = async { while tasks.join_next().await.is_some() {} };
+        if timeout(GRACE, ends).await.is_err() {
+            warn!(?GRACE, "not everything has ended in time: it is ended now");
+            self.tasks.shutdown().await;
+        }
         self.election_stop.cancel();
         while self.election.join_next().await.is_some() {}
         if let Some(controller) = self.controller.take() {
             controller.shutdown().await;
         }
+        self.background.shutdown().await;
         match ended {
             None => Ok(()),
-            Some(name) => anyhow::bail!(
-                "{name} has ended; this is a fault of this program, its log says more"
-            ),
+            Some(ended) => {
+                let name = ended.context("a part of this process has failed")?;
+                anyhow::bail!(
+                    "{name} has ended; this is a fault of this program, its log says more"
+                )
+            }
         }
     }
 }

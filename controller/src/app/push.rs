@@ -8,7 +8,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::Parts;
+use super::parts::Parts;
 use crate::{
     authority::{CA_CONFIG_MAP, publish_ca},
     leader::Leadership,
@@ -34,13 +34,14 @@ pub(super) fn start(parts: Parts<'_>) -> anyhow::Result<()> {
         readiness,
         registry,
         tasks,
+        background,
         stop,
     } = parts;
     let namespace = settings.namespace.as_str();
     let authority = Authority::new(namespace).context("the push server has no certificate")?;
     let authority = Arc::new(authority);
     let published = readiness.block("the publication of the certificate that agents trust");
-    tasks.spawn(publish(
+    background.spawn(publish(
         client.clone(),
         settings.namespace.clone(),
         settings.identity.clone(),
@@ -48,12 +49,12 @@ pub(super) fn start(parts: Parts<'_>) -> anyhow::Result<()> {
         move || drop(published),
     ));
     let (live_pods, watching) = live_pods(client.clone(), namespace);
-    tasks.spawn(async move {
+    background.spawn(async move {
         watching.await;
         "the watch of the agents' pods"
     });
     let (leads, leading) = watch::channel(push::Leadership::Unknown);
-    tasks.spawn(follow(leadership, leads));
+    background.spawn(follow(leadership, leads));
     let metrics = Metrics::default();
     metrics.register(registry);
     let account = ObjectName::new(namespace, AGENT_ACCOUNT);

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ const CONCURRENCY: usize = 8;
 /// How many writes a second there are in the long run, and how many may come in a row.
 const RATE: u32 = 200;
 const BURST: u32 = 400;
+/// How long the last writes may take when the process stops.
+const GRACE: Duration = Duration::from_secs(2);
 /// Reports are looked at no more often than this, however many agents send them.
 const REPORTS: Duration = Duration::from_millis(500);
 
@@ -110,7 +112,7 @@ impl<S: Sink, T: Teller> Writer<S, T> {
         }
     }
 
-    /// Writes until it is stopped; what is under way then is left to the API server.
+    /// Writes until it is stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut under_way: JoinSet<Done> = JoinSet::new();
         self.take_in();
@@ -121,7 +123,7 @@ impl<S: Sink, T: Teller> Writer<S, T> {
             let reports_at = self.reports_at;
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return finish_writes(&mut under_way).await,
                 changed = self.parts.leadership.changed() => if changed.is_err() { return },
                 changed = self.settled.changed() => {
                     if changed.is_err() { return }
@@ -220,6 +222,14 @@ impl<S: Sink, T: Teller> Writer<S, T> {
             }
         }
         self.desk.done(&key, &result, Instant::now());
+    }
+}
+
+/// Lets the writes that are under way end: they must not arrive after those of another leader.
+async fn finish_writes(under_way: &mut JoinSet<Done>) {
+    let ends = async { while under_way.join_next().await.is_some() {} };
+    if timeout(GRACE, ends).await.is_err() {
+        under_way.abort_all();
     }
 }
 

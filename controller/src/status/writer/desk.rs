@@ -1,6 +1,8 @@
 //! What is known, what the objects say, and what is therefore to be written, and when. Pure: time
 //! is an argument.
 
+mod slot;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -13,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::slot::{Sent, Slot};
 use super::WriteError;
 use crate::{
     agents::AgentTable,
@@ -28,7 +31,8 @@ use crate::{
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// The shortest time between two writes that tell nothing new but times.
 pub(super) const REFRESH: Duration = Duration::from_secs(60);
-/// How long a write may take to come back by the watch, before what is read counts again.
+/// How long versions that the watch tells may still be from before a write. While it tells none,
+/// what was written counts.
 pub(super) const ECHO: Duration = Duration::from_secs(5);
 /// How long agents may take to report to a new leader.
 pub(super) const HEARING: Duration = Duration::from_secs(20);
@@ -51,19 +55,6 @@ pub(super) struct Desk {
     by_peer: HashMap<PeerName, BTreeSet<Key>>,
     /// Until when agents may still be about to report.
     hearing_until: Option<Instant>,
-}
-
-/// One object.
-#[derive(Debug)]
-struct Slot {
-    entry: Entry,
-    /// What was written last, until it is read back.
-    sent: Option<(Rendered, Instant)>,
-    written_at: Option<Instant>,
-    failures: u32,
-    under_way: Option<Rendered>,
-    /// It became due while a write was under way.
-    again: bool,
 }
 
 /// A write to be started.
@@ -177,7 +168,11 @@ impl Desk {
         let again = match result {
             Ok(()) => {
                 slot.failures = 0;
-                slot.sent = written.map(|rendered| (rendered, now));
+                slot.sent = written.map(|(status, over)| Sent {
+                    status,
+                    at: now,
+                    over,
+                });
                 now + ECHO
             }
             // What it is now is on its way by the watch.
@@ -240,7 +235,8 @@ impl Desk {
             events::of_change(key, metadata, observed.conditions(), desired.conditions());
         let body = body(key, metadata, &observed, &desired);
         slot.written_at = Some(now);
-        slot.under_way = Some(desired);
+        let version = metadata.resource_version.clone();
+        slot.under_way = Some((desired, version));
         Some(Write {
             key: key.clone(),
             body,
@@ -273,31 +269,6 @@ impl Desk {
                     self.peers.remove(peer);
                 }
                 self.dirty.extend(named.cloned());
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn new(entry: Entry) -> Self {
-        Self {
-            entry,
-            sent: None,
-            written_at: None,
-            failures: 0,
-            under_way: None,
-            again: false,
-        }
-    }
-
-    /// What the object says, as far as is known: what was written counts until it is read back.
-    fn observed(&mut self, now: Instant) -> Rendered {
-        let read = Rendered::observed(&self.entry);
-        match &self.sent {
-            Some((sent, at)) if *sent != read && now < *at + ECHO => sent.clone(),
-            _ => {
-                self.sent = None;
-                read
             }
         }
     }

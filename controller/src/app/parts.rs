@@ -1,0 +1,88 @@
+//! What serves agents and writes for Imports, put into the process.
+
+use anyhow::Context as _;
+use clusterlink_model::LocalPeer;
+use clusterlink_process::readiness::Readiness;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{Settings, push};
+use crate::{
+    Handle,
+    agents::Agents,
+    cluster::{self, ClusterConfig},
+    leader::Leadership,
+};
+
+/// Ports that agents listen on: for steered connections, for other peers and for metrics.
+const AGENT_PORTS: [u16; 3] = [4440, 4443, 9477];
+
+/// What the parts of the process share.
+pub(super) struct Parts<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) client: &'a Client,
+    /// The index, for subscriptions and the status.
+    pub(super) controller: &'a Handle,
+    /// What agents say, written by the push server.
+    pub(super) agents: &'a Agents,
+    /// Who writes now.
+    pub(super) leadership: watch::Receiver<Leadership>,
+    /// Where agents connect to, bound already.
+    pub(super) listener: TcpListener,
+    pub(super) readiness: &'a Readiness,
+    pub(super) registry: &'a mut Registry,
+    /// Tasks that end in good order on `stop`, within seconds, and not before; each gives its name.
+    pub(super) tasks: &'a mut JoinSet<&'static str>,
+    /// Tasks that are ended with the process.
+    pub(super) background: &'a mut JoinSet<&'static str>,
+    pub(super) stop: &'a CancellationToken,
+}
+
+/// Starts what writes Services and EndpointSlices while this replica leads, and the push server.
+pub(super) fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
+    let (leading, is_leading) = watch::channel(false);
+    let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
+    let (leadership, stop) = (parts.leadership.clone(), parts.stop.clone());
+    parts.tasks.spawn(async move {
+        // The writer ends when there is nobody any more to say who leads.
+        tokio::join!(writer.run(), lead(leadership, leading, stop));
+        "the writer of Services and EndpointSlices"
+    });
+    push::start(parts)
+}
+
+/// Tells the writer whether this replica leads, until the process stops.
+async fn lead(
+    mut leadership: watch::Receiver<Leadership>,
+    leading: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
+    loop {
+        leading.send_replace(leadership.borrow_and_update().leading);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = leadership.changed() => if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The settings of the index.
+pub(super) fn cluster_config(
+    settings: &Settings,
+    local: LocalPeer,
+) -> anyhow::Result<ClusterConfig> {
+    // What is kept there (the last valid denies) outlives the process but not its pod.
+    let name = format!("clusterlink-controller-{}", settings.identity);
+    let state_dir = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&state_dir)
+        .with_context(|| format!("cannot make {}", state_dir.display()))?;
+    let mut config = ClusterConfig::new(local, settings.namespace.clone(), state_dir);
+    config.target_ports = settings.target_ports.clone();
+    config.node_ports = settings.node_ports.clone();
+    config.agent_ports = AGENT_PORTS.into();
+    Ok(config)
+}
