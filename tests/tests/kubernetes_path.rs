@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clusterlink_tests::cluster::{AgentOptions, Cluster, Node, Workload};
 use clusterlink_tests::manifests;
 use clusterlink_tests::traffic::{Server, any};
@@ -172,11 +172,13 @@ fn an_agent_serves_while_its_controller_is_away_also_after_a_restart() -> Result
             verdict(&client, world.address)? == Verdict::Served,
             "the agent does not serve without its controller"
         );
+        world.west_node.wait_kept("cart")?;
         world.west_node.kill_agent()?;
         let options = AgentOptions::default();
         world.west_node.run_agent(&world.west, &options)?;
         world.west_node.wait_ready()?;
-        wait_verdict("it serves again", SOON, &client, world.address, &served)?;
+        let again = wait_verdict("it serves again", SOON, &client, world.address, &served);
+        again.with_context(|| world.west_node.flows().unwrap_or_default())?;
 
         world.west.start_controller()?;
         world.west_node.refresh_ca(&world.west)?;

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 /// The times of all settling so far; measured only where there is somebody to show them to.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "api-server"), derive(Default))]
 pub(crate) struct SettleTimes {
     #[cfg(feature = "api-server")]
     pub(crate) histogram: prometheus_client::metrics::histogram::Histogram,
 }
 
+#[cfg(feature = "api-server")]
 impl Default for SettleTimes {
     fn default() -> Self {
-        #[cfg(feature = "api-server")]
         let buckets = [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0];
         Self {
-            #[cfg(feature = "api-server")]
             histogram: prometheus_client::metrics::histogram::Histogram::new(buckets),
         }
     }

@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::place::Place;
 use crate::process::Process;
 use crate::tools::{self, text};
-use crate::wait::wait_until;
+use crate::wait::{wait_for, wait_until};
 
 /// What differs from one agent to the next.
 #[derive(Clone, Debug, Default)]
@@ -209,6 +209,23 @@ impl Node {
             Ok(Err(status)) => bail!("the agent ended ({status}):\n{}", agent.log_tail()),
             Err(error) => Err(error.context(agent.log_tail())),
         }
+    }
+
+    /// Waits until the agent has written down on its node that it knows of something.
+    pub fn wait_kept(&self, name: &str) -> Result<()> {
+        let file = self.directory.join("state/last-state");
+        wait_for(&format!("{name} is kept on the node"), PATIENCE, || {
+            let kept =
+                fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            Ok(String::from_utf8_lossy(&kept).contains(name))
+        })
+    }
+
+    /// What `clusterlink flows` says of the agent's last connections, for messages.
+    pub fn flows(&self) -> Result<String> {
+        let admin = self.admin();
+        let arguments = ["flows", "--last", "5", "--admin", text(&admin)];
+        self.agent_place.run(tools::clusterlink()?, &arguments)
     }
 
     /// What the kubelet's readiness probe would report.
