@@ -158,11 +158,7 @@ async fn start<U: Updates>(
         state::Config {
             local: config.local.clone(),
             require_listed_peers: config.require_listed_peers,
-            dial_rules: DialRules {
-                // A standalone peer's services live on its host.
-                allow_local: config.node().is_none(),
-                ..DialRules::default()
-            },
+            dial_rules: dial_rules(config),
             steered: cgroup.canonicalize().unwrap_or(cgroup),
             finds_pods: config.node().is_some(),
             steered_addresses: steered.unwrap_or_default(),
@@ -309,6 +305,22 @@ fn target_loopbacks(config: &Config) -> Vec<IpAddr> {
     let v4 = v4.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let v6 = v6.then_some(IpAddr::V6(Ipv6Addr::LOCALHOST));
     v4.into_iter().chain(v6).collect()
+}
+
+/// Which backends may be dialled.
+fn dial_rules(config: &Config) -> DialRules {
+    match config.node() {
+        Some(node) => DialRules {
+            allow_local: false,
+            allow: node.allowed_backends.as_slice().into(),
+            refuse: node.refused_backends.as_slice().into(),
+        },
+        // A standalone peer's services live on its host.
+        None => DialRules {
+            allow_local: true,
+            ..DialRules::default()
+        },
+    }
 }
 
 fn name_listeners(datapath: &dyn Datapath, gateway: &Gateway) -> Result<(), AgentError> {

@@ -101,6 +101,10 @@ pub struct Node {
     pub host_addresses: Vec<IpAddr>,
     /// Ranges of outside addresses that may connect by the Service path.
     pub outside_ranges: Vec<IpNet>,
+    /// What no name of a backend may resolve into, besides nodes and pods.
+    pub refused_backends: Vec<IpNet>,
+    /// What may be dialled although it is loopback or link-local.
+    pub allowed_backends: Vec<IpNet>,
 }
 
 impl Config {

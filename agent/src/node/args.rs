@@ -155,6 +155,23 @@ pub(super) struct RunArgs {
         value_delimiter = ','
     )]
     pub(super) outside_range: Vec<String>,
+    /// A range that no name of an ExternalName Service may resolve into: the cluster's ClusterIPs and the
+    /// API server's addresses belong here. Nodes and pods are refused anyway. [default: none]
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "CLUSTERLINK_REFUSE_BACKEND_RANGE",
+        value_delimiter = ','
+    )]
+    pub(super) refuse_backend_range: Vec<String>,
+    /// A range of backends that is dialled although it is link-local or loopback. [default: none]
+    #[arg(
+        long,
+        value_name = "CIDR",
+        env = "CLUSTERLINK_ALLOW_BACKEND_RANGE",
+        value_delimiter = ','
+    )]
+    pub(super) allow_backend_range: Vec<String>,
     /// Steering in the kernel: where it can be, or not without it, or never.
     #[arg(
         long,

@@ -69,7 +69,17 @@ impl Settings {
             host_addresses: (host::addresses().into_iter())
                 .filter(|address| !gateway_addresses.contains(address))
                 .collect(),
-            outside_ranges: outside_ranges(&mut problems, &args.outside_range),
+            outside_ranges: ranges(&mut problems, "--outside-range", &args.outside_range),
+            refused_backends: ranges(
+                &mut problems,
+                "--refuse-backend-range",
+                &args.refuse_backend_range,
+            ),
+            allowed_backends: ranges(
+                &mut problems,
+                "--allow-backend-range",
+                &args.allow_backend_range,
+            ),
         };
         let labels = problems.labels("--label", &args.label);
         let workers = workers(&mut problems, args.workers.as_deref());
@@ -173,20 +183,17 @@ fn node_addresses(problems: &mut Problems, texts: &[String]) -> Vec<IpAddr> {
     addresses
 }
 
-fn outside_ranges(problems: &mut Problems, texts: &[String]) -> Vec<IpNet> {
+fn ranges(problems: &mut Problems, flag: &str, texts: &[String]) -> Vec<IpNet> {
     let mut ranges = Vec::new();
     for text in texts {
-        let Some(range) = problems.parse::<IpNet>("--outside-range", text, "such as 192.0.2.0/24")
-        else {
+        let Some(range) = problems.parse::<IpNet>(flag, text, "such as 192.0.2.0/24") else {
             continue;
         };
         if range == range.trunc() {
             ranges.push(range);
         } else {
-            problems.add(format!(
-                "--outside-range {range}: has host bits; write {}",
-                range.trunc()
-            ));
+            let trunc = range.trunc();
+            problems.add(format!("{flag} {range}: has host bits; write {trunc}"));
         }
     }
     ranges

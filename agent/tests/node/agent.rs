@@ -162,6 +162,8 @@ impl Node {
                 addresses: vec!["192.0.2.1".parse().unwrap()],
                 host_addresses: Vec::new(),
                 outside_ranges: Vec::new(),
+                refused_backends: Vec::new(),
+                allowed_backends: Vec::new(),
             }),
         };
         let (updates, said) = mpsc::unbounded_channel();

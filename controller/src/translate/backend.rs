@@ -119,6 +119,14 @@ fn external_name(name: &str, port: NonZeroU16) -> Result<Resolved, Unresolved> {
             ),
         });
     }
+    if is_of_the_cluster(name) {
+        return Err(Unresolved {
+            reason: reasons::HOST_INVALID,
+            message: format!(
+                "has spec.externalName {name:?}, which names a Service of this cluster: export that Service in its own namespace, since only there it can be allowed"
+            ),
+        });
+    }
     let backend = Backend::Name(HostPort {
         host: name.into(),
         port,
@@ -127,6 +135,15 @@ fn external_name(name: &str, port: NonZeroU16) -> Result<Resolved, Unresolved> {
         backend,
         remark: String::new(),
     })
+}
+
+/// Whether a name is `SERVICE.NAMESPACE.svc`, under whatever domain: the gateway would reach what the
+/// Export's namespace has no right to give away.
+fn is_of_the_cluster(name: &str) -> bool {
+    let mut labels = name.split('.').skip(2);
+    labels
+        .next()
+        .is_some_and(|label| label.eq_ignore_ascii_case("svc"))
 }
 
 fn endpoints<'a>(

@@ -171,6 +171,26 @@ fn an_external_name_is_dialled_by_its_name() {
 }
 
 #[test]
+fn a_name_of_the_cluster_is_no_way_around_its_namespaces() {
+    for (name, good) in [
+        ("web.shop.svc", false),
+        ("web.shop.svc.cluster.local", false),
+        ("web.shop.SVC.cluster.test", false),
+        ("web.shop", true),
+        ("svc.example.com", true),
+        ("web.svc.example.com", true),
+        ("a.b.c.svc", true),
+    ] {
+        let external = service(json!({"type": "ExternalName", "externalName": name}));
+        let resolved = resolve(&external, port(80), []);
+        assert_eq!(resolved.is_ok(), good, "{name}");
+        if let Err(error) = resolved {
+            assert!(error.message.contains(name), "{}", error.message);
+        }
+    }
+}
+
+#[test]
 fn our_own_slices_are_never_backends() {
     let mut slice = slice(json!([]), json!([]));
     assert_eq!(service_of(&slice), Some("web"));
