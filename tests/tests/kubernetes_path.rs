@@ -3,15 +3,19 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use clusterlink_tests::cluster::{AgentOptions, Cluster, Node, Workload};
+use anyhow::{Context as _, Result, bail, ensure};
+use clusterlink_tests::cluster::{AgentOptions, Cluster, Node, PATIENCE, Workload};
+use clusterlink_tests::kubernetes::ControlPlane;
 use clusterlink_tests::manifests;
+use clusterlink_tests::tools::text;
 use clusterlink_tests::traffic::{Server, any};
+use clusterlink_tests::wait::{wait_for, wait_until};
 use clusterlink_tests::world::{NAMESPACE, Verdict, verdict, wait_verdict};
 use clusterlink_tests::{Fabric, Scene, story};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How soon what was applied has to be in force: the API server and two watches are on the way.
 const SOON: Duration = Duration::from_secs(3);
@@ -81,19 +85,24 @@ fn export(cluster: &Cluster, pod: &Workload, port: u16) -> Result<()> {
                 "spec": {"ports": [{"name": "http", "port": 80, "targetPort": port}],
                     "selector": {"app": name}},
             }),
-            json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {"name": format!("{name}-1"), "namespace": NAMESPACE,
-                    "labels": {"kubernetes.io/service-name": name}},
-                "addressType": "IPv4",
-                "endpoints": [{"addresses": [pod.addresses()[0].to_string()],
-                    "conditions": {"ready": true}, "targetRef": {"kind": "Pod",
-                        "name": name, "namespace": NAMESPACE}}],
-                "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-            }),
+            endpoints(name, pod, port),
             manifests::export(NAMESPACE, name, 80),
         ])
         .map(drop)
+}
+
+/// The slice that the endpoint controller would write for a Service of one pod.
+fn endpoints(service: &str, pod: &Workload, port: u16) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": format!("{service}-1"), "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [pod.addresses()[0].to_string()],
+            "conditions": {"ready": true}, "targetRef": {"kind": "Pod",
+                "name": pod.pod_name(), "namespace": NAMESPACE}}],
+        "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+    })
 }
 
 #[test]
@@ -196,4 +205,97 @@ fn an_agent_serves_while_its_controller_is_away_also_after_a_restart() -> Result
         )
         .map(drop)
     })
+}
+
+#[test]
+fn statuses_say_what_the_agents_see_of_peers_and_sources() -> Result<()> {
+    story("kubernetes-reach", |scene| {
+        let mut world = World::new(scene)?;
+        let west = &world.west;
+        let system = "clusterlink-system";
+        let peer = west.wait_condition("peer", system, "east", "PeerReachable", "True")?;
+        ensure!(peer["status"]["lastSeen"].is_string(), "{}", peer["status"]);
+        let reachable = |wanted: bool| {
+            wait_until("the source's state is told", PATIENCE, || {
+                let import = west.plane.get(&["import", "web", "-n", NAMESPACE])?;
+                let source = &import["status"]["sources"][0];
+                if source["reachable"] == wanted {
+                    return Ok(Some(source.clone()));
+                }
+                bail!("{}", import["status"])
+            })
+        };
+        reachable(true)?;
+
+        world.east_node.kill_agent()?;
+        let peer = west.wait_condition("peer", system, "east", "PeerReachable", "False")?;
+        let conditions = peer["status"]["conditions"].to_string();
+        ensure!(conditions.contains("east"), "{conditions}");
+        reachable(false)?;
+        let options = AgentOptions::default();
+        world.east_node.run_agent(&world.east, &options)?;
+        world.east_node.wait_ready()?;
+        west.wait_condition("peer", system, "east", "PeerReachable", "True")?;
+        reachable(true).map(drop)
+    })
+}
+
+#[test]
+fn a_cluster_ip_is_given_up_when_no_agent_steers_it_any_more() -> Result<()> {
+    story("kubernetes-release", |scene| {
+        let mut world = World::new(scene)?;
+        world.allow_all()?;
+        world.west_node.start_proxy(&world.west)?;
+        let client = Workload::start(&world.west, &world.west_node, NAMESPACE, "cart", |pod| pod)?;
+        let served = [Verdict::Served];
+        wait_verdict("all is allowed", SOON, &client, world.address, &served)?;
+
+        // The agent is away when the Import goes: it may steer the address when it comes back.
+        world.west_node.kill_agent()?;
+        let plane = &world.west.plane;
+        plane.run(&["delete", "import", "web", "-n", NAMESPACE, "--wait=false"])?;
+        let service = || plane.get(&["service", "web", "-n", NAMESPACE]);
+        wait_until("the Service is on its way out", PATIENCE, || {
+            let service = service()?;
+            Ok(service["metadata"]["deletionTimestamp"]
+                .is_string()
+                .then_some(()))
+        })?;
+        let taken = plane.kubectl(&["apply", "-f", text(&other(plane, world.address)?)])?;
+        ensure!(
+            !taken.status.success(),
+            "the ClusterIP was free while an agent was away"
+        );
+
+        let options = AgentOptions::default();
+        world.west_node.run_agent(&world.west, &options)?;
+        world.west_node.wait_ready()?;
+        wait_for("the Service is gone", PATIENCE, || {
+            Ok(!plane.exists(&["service", "web", "-n", NAMESPACE])?)
+        })?;
+        let local = Workload::start(&world.west, &world.west_node, NAMESPACE, "local", |pod| pod)?;
+        let flags = ["--name", "hello from here"];
+        let _server = Server::start(&local, "http", any(8080), &flags)?;
+        plane.run(&["apply", "-f", text(&other(plane, world.address)?)])?;
+        plane.apply(&[endpoints("other", &local, 8080)])?;
+        let url = format!("http://{}/", world.address);
+        let answer = wait_until("the other Service answers", PATIENCE, || {
+            client
+                .run("curl", &["-sS", "--max-time", "2", &url])
+                .map(Some)
+        })?;
+        ensure!(answer == "hello from here\n", "{answer:?} answered");
+        Ok(())
+    })
+}
+
+/// A Service of somebody else at the address that an import had.
+fn other(plane: &ControlPlane, address: SocketAddr) -> Result<PathBuf> {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "other", "namespace": NAMESPACE},
+        "spec": {"clusterIP": address.ip().to_string(),
+            "ports": [{"name": "http", "port": address.port(), "targetPort": 8080}]},
+    });
+    plane.write_manifests("other", &[service])
 }
