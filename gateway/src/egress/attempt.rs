@@ -16,7 +16,7 @@ use crate::{
     arrival::Arrival,
     flow::{Direction, EndReason, Flow, now_ms},
     ingress::ended_reason,
-    judge::{Live, Side},
+    judge::{self, Live, Side},
     link::Link,
     relay::{Stop, relay},
     socket,
@@ -106,6 +106,10 @@ impl Attempt<'_> {
             Ok(link) => link,
             Err(error) => return unsent(Failure::Unreachable, error),
         };
+        let client = &match self.judge_again(client, flow) {
+            Ok(client) => client,
+            Err(reason) => return Attempted::Ended(reason, None),
+        };
         let workload = match client {
             Client::Pod { attributes, .. } => Some(attributes),
             Client::Host | Client::Outside | Client::Unknown => None,
@@ -159,6 +163,24 @@ impl Attempt<'_> {
                 Attempted::Ended(reason, detail)
             }
         }
+    }
+
+    /// What has changed during the wait for a session applies to this flow too, which is not among the
+    /// live ones yet. Gives the client as it is now.
+    fn judge_again(&self, client: &Client, flow: &Flow) -> Result<Client, EndReason> {
+        let view = self.worker.view();
+        if Arc::ptr_eq(&view, self.view) {
+            return Ok(client.clone());
+        }
+        let origins = &*self.worker.shared.origins;
+        let now = self.arrival.client_after(client, origins, self.address);
+        let import = &self.import.name;
+        let decision = judge::egress(&view, &now, self.address.ip(), import, self.source)?;
+        if decision.allowed {
+            return Ok(now);
+        }
+        flow.update(|record| record.decision = Some(decision));
+        Err(EndReason::Denied)
     }
 
     fn open(

@@ -431,3 +431,56 @@ fn round_robin_is_strict_over_all_workers() {
         "400 connections over two sources: {ones} went to the first"
     );
 }
+
+/// Forwards bytes both ways until both ends are done.
+fn splice(one: &TcpStream, other: &TcpStream) {
+    for (from, to) in [(one, other), (other, one)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || {
+            // Either end may go at any time: the test is over then.
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}
+
+#[test]
+fn a_deny_that_comes_while_a_session_is_waited_for_holds() {
+    let authority = Authority::new();
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    backend.set_nonblocking(true).unwrap();
+    let server = Node::start(&authority, "server", 1);
+    let client = Node::start(&authority, "client", 1);
+    let address = backend.local_addr().unwrap();
+    server.change(|snapshot| {
+        allow_all(snapshot);
+        export(snapshot, &[address]);
+    });
+    let way = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gateway = way.local_addr().unwrap();
+    client.change(|snapshot| {
+        allow_all(snapshot);
+        import(snapshot, LbScheme::Static, &[("server", gateway)]);
+    });
+    let mut waiting = connect(client.steering);
+    waiting.write_all(b"early").unwrap();
+    // It waits for the session, whose bytes are held here.
+    let (held, _) = way.accept().unwrap();
+    eventually("the connection is open", || {
+        client.gateway.open_flows() == 1
+    });
+    client.change(|snapshot| snapshot.policies.clear());
+    // The next connection is denied at once: the deny is in force.
+    let mut next = connect(client.steering);
+    let refused = next.read(&mut [0; 1]);
+    assert!(matches!(refused, Err(error) if error.kind() == ErrorKind::ConnectionReset));
+
+    splice(
+        &held,
+        &TcpStream::connect(server.gateway.listen_address()).unwrap(),
+    );
+    let ended = waiting.read(&mut [0; 1]);
+    assert!(matches!(ended, Err(error) if error.kind() == ErrorKind::ConnectionReset));
+    let reached = backend.accept();
+    assert!(matches!(reached, Err(error) if error.kind() == ErrorKind::WouldBlock));
+}
