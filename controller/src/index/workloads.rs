@@ -3,7 +3,7 @@
 use clusterlink_model::{Resource, ResourceKey};
 use jiff::Timestamp;
 
-use super::{Index, Settled};
+use super::{Index, Provider, Settled};
 use crate::{
     status::{WorkloadStatus, dated},
     translate::workload,
@@ -17,11 +17,15 @@ impl Index {
             let key = ResourceKey::Workload(name.clone());
             let pod = self.pods.get(&name);
             let translated = pod.and_then(|pod| Some((pod, workload::translate(&name, pod)?)));
-            let Some((pod, (workload, finding))) = translated else {
+            let Some((pod, (mut workload, finding))) = translated else {
                 settled.changes.push((key, None));
                 board.workloads.set(name, None);
                 continue;
             };
+            if matches!(self.provider, Provider::Cluster(_)) {
+                // A kubelet makes the cgroups: whoever may write a Pod must not choose one.
+                workload.cgroup = None;
+            }
             let before = board.workloads.get(&name);
             let status = WorkloadStatus {
                 name: name.clone(),

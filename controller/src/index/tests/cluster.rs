@@ -334,3 +334,17 @@ fn a_node_is_told_to_agents() {
     scene.harness.delete(&node("n1"));
     assert!(scene.harness.seen.nodes.is_empty());
 }
+
+#[test]
+fn a_pod_of_a_cluster_cannot_name_a_cgroup() {
+    let mut scene = Scene::empty();
+    scene.apply(&[json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "mine", "name": "thief", "uid": "1",
+            "annotations": {"clusterlink.net/cgroup": "kubepods.slice/kubepods-pod2.slice"}},
+        "spec": {"containers": [], "hostNetwork": true, "nodeName": "n1"},
+    })]);
+    let workloads = &scene.harness.status().workloads;
+    assert_eq!(workloads.len(), 1);
+    assert_eq!(workloads[0].cgroup, None);
+}
