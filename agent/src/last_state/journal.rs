@@ -103,8 +103,21 @@ impl Journal {
         (journal, found)
     }
 
-    /// Adds an update; those before the first complete one are not worth keeping.
+    /// Adds an update; those before the first complete one are not worth keeping. If that fails, there
+    /// is no file any more: what it says has been withdrawn since, and nobody may serve from it.
     pub(super) fn write(&mut self, update: Update) -> Result<(), JournalError> {
+        let written = self.try_write(update);
+        if written.is_err() {
+            match fs::remove_file(&self.path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(self.error(source)),
+            }
+        }
+        written
+    }
+
+    fn try_write(&mut self, update: Update) -> Result<(), JournalError> {
         if update.complete {
             self.file = None;
             self.snapshot = Some(Snapshot::default());

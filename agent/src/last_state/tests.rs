@@ -302,6 +302,18 @@ async fn many_changes_become_one_line_and_long_ones_a_new_snapshot() {
     );
 }
 
+#[test]
+fn a_state_that_cannot_be_written_any_more_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), origin());
+    journal.write(complete(vec![import("a", 1)])).unwrap();
+    assert!(matches!(found(dir.path(), origin()), Found::Snapshot(_)));
+    // In the way of the file that is written anew.
+    fs::create_dir(dir.path().join("last-state.new")).unwrap();
+    journal.write(complete(vec![import("b", 2)])).unwrap_err();
+    assert!(matches!(found(dir.path(), origin()), Found::Nothing));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_keeper_writes_by_itself_and_once_a_second_at_most() {
     let dir = tempfile::tempdir().unwrap();
