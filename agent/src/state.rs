@@ -28,7 +28,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -655,6 +655,7 @@ impl State {
         if let Some(pods) = &self.pods {
             table.cgroups.extend(pods.pods().map(|id| (id, None)));
             table.above_pods.extend(pods.above());
+            table.pod_roots.extend(pods.roots().map(Path::to_owned));
         }
         for (id, mut workloads) in self.claims() {
             let only = if workloads.len() == 1 {

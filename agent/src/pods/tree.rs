@@ -145,6 +145,12 @@ impl PodTree {
         self.above.values().map(|above| above.id)
     }
 
+    /// The topmost directories above pods: all pods are below them.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
+        let is_top = |path: &&Path| path.parent().is_none_or(|up| !self.above.contains_key(up));
+        self.above.keys().map(PathBuf::as_path).filter(is_top)
+    }
+
     /// Whether a cgroup is a pod's, or above pods.
     pub(crate) fn contains(&self, id: u64) -> bool {
         self.pods().chain(self.above()).any(|known| known == id)

@@ -128,6 +128,24 @@ impl Cgroups {
     }
 }
 
+/// The innermost cgroup that is known of those around `wanted`, if that is at or below `directory`.
+pub(super) fn nearest(
+    directory: &Path,
+    wanted: u64,
+    is_known: &dyn Fn(u64) -> bool,
+    around: Option<u64>,
+) -> Option<u64> {
+    let id = cgroup_id(directory).ok()?;
+    let around = if is_known(id) { Some(id) } else { around };
+    if id == wanted {
+        return around;
+    }
+    let entries = std::fs::read_dir(directory).ok()?;
+    (entries.flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .find_map(|entry| nearest(&entry.path(), wanted, is_known, around))
+}
+
 /// Visits every cgroup at and below `directory` until `visit` returns true.
 pub(super) fn walk(directory: &Path, visit: &mut dyn FnMut(&Path, u64) -> bool) -> bool {
     let Ok(id) = cgroup_id(directory) else {

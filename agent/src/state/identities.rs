@@ -19,7 +19,7 @@ use clusterlink_model::{Client, Import, Workload};
 use tokio::sync::mpsc;
 
 use super::{
-    cgroups::walk,
+    cgroups::{nearest, walk},
     denials::Denial,
     history::{History, Recent},
     lookups::Lookups,
@@ -41,6 +41,8 @@ pub(super) struct Identities {
     pub(super) cgroups: HashMap<u64, Option<Arc<Workload>>>,
     /// Cgroups above pods: who is seen in one is in a pod whose own cgroup was not known yet.
     pub(super) above_pods: HashSet<u64>,
+    /// The directories that all pods are below.
+    pub(super) pod_roots: Vec<PathBuf>,
     /// By address; `None` is one that several workloads claim. A workload of a node's network has none
     /// of its own.
     pub(super) addresses: HashMap<IpAddr, Option<Arc<Workload>>>,
@@ -86,6 +88,18 @@ impl Identities {
             Some(Some(workload)) => pod(workload),
             Some(None) | None => Client::Unknown,
         }
+    }
+
+    /// The cgroup by which the kernel's hooks would name a process: the innermost around its own that
+    /// is known, since a container's is below its pod's. Reads directories.
+    fn around(&self, cgroup: u64) -> u64 {
+        let is_known = |id: u64| self.cgroups.contains_key(&id) || self.above_pods.contains(&id);
+        if is_known(cgroup) {
+            return cgroup;
+        }
+        (self.pod_roots.iter())
+            .find_map(|root| nearest(root, cgroup, &is_known, None))
+            .unwrap_or(cgroup)
     }
 
     /// Looks for a cgroup below the declared directories: the kernel reports the innermost
@@ -188,8 +202,9 @@ impl NodeOrigins {
     /// Who connects from an address of this node: whoever has the socket. Without one the node
     /// masquerades somebody else, a client from outside or a pod.
     async fn local(&self, source: SocketAddr, asked: SocketAddr) -> Client {
-        let sockets = self.sockets;
-        let found = tokio::task::spawn_blocking(move || sockets(source, asked)).await;
+        let (sockets, table) = (self.sockets, self.identities.load_full());
+        let find = move || sockets(source, asked).map(|found| found.map(|id| table.around(id)));
+        let found = tokio::task::spawn_blocking(find).await;
         let cgroup = match found {
             Ok(Ok(Some(cgroup))) => cgroup,
             Ok(Ok(None)) | Err(_) => return Client::Unknown,

@@ -56,6 +56,44 @@ fn a_pod_is_known_by_its_uid_and_its_containers_with_it() {
     assert_eq!(node.state.report().identified, 1);
 }
 
+#[tokio::test]
+async fn a_socket_of_a_container_is_its_pods_and_never_the_hosts() {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    static SOCKET: AtomicU64 = AtomicU64::new(0);
+    let mut node = Node::new();
+    let container = |uid: &str| format!("{}/cri-containerd-1.scope", pod_path(uid));
+    let (known, early) = (
+        node.cgroup(&container("a-b")),
+        node.cgroup(&container("c-d")),
+    );
+    let service = node.cgroup("system.slice/sshd.service");
+    let mut web = pod("web", "web", &["a-b"]);
+    web.host_network = true;
+    let here = Resource::Node(Arc::new(clusterlink_model::Node {
+        name: "here".into(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        pod_ranges: Vec::new(),
+        zone: None,
+    }));
+    node.state.apply(complete(vec![told(web), here]));
+    let origins = (node.state)
+        .origins(node.datapath.clone())
+        .with_sockets(|_, _| Ok(Some(SOCKET.load(Relaxed))));
+    let from: SocketAddr = "192.0.2.1:40000".parse().unwrap();
+    let asked: SocketAddr = "192.0.2.1:20000".parse().unwrap();
+    for (cgroup, name, is_host) in [
+        (known, Some(object("web")), false),
+        (early, None, false),
+        (service, None, true),
+    ] {
+        SOCKET.store(cgroup, Relaxed);
+        let client = origins.look_up(from, asked).await;
+        assert_eq!(name_of(&client), name.as_ref(), "{client:?}");
+        assert_eq!(client == Client::Host, is_host, "{client:?}");
+    }
+}
+
 #[test]
 fn a_pod_that_is_not_announced_is_unknown_and_never_the_host() {
     let mut node = Node::new();
