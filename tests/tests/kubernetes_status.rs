@@ -85,6 +85,8 @@ fn events_tell_of_it(plane: &ControlPlane, rows: &[Row]) -> Result<()> {
         let list = plane.get(&["events.events.k8s.io", "--all-namespaces"])?;
         let events = list["items"].as_array().cloned().unwrap_or_default();
         for row in rows {
+            // Another condition of the object may turn well for the same reason.
+            let of_it = format!("{} is ", row.on.condition);
             let of = |kind: &str, reason: &str| {
                 let is = |event: &&Value| {
                     let regarding = &event["regarding"];
@@ -93,6 +95,9 @@ fn events_tell_of_it(plane: &ControlPlane, rows: &[Row]) -> Result<()> {
                         && regarding["namespace"].as_str().unwrap_or_default() == row.on.namespace
                         && event["type"] == kind
                         && event["reason"] == reason
+                        && event["note"]
+                            .as_str()
+                            .is_some_and(|note| note.starts_with(&of_it))
                 };
                 events.iter().filter(is).count()
             };
