@@ -404,11 +404,14 @@ fn play_client() {
         let errno = |error: std::io::Error| format!("errno {}", error.raw_os_error().unwrap_or(0));
         let answer = match words[0] {
             "connect" => match TcpStream::connect_timeout(&address(), Duration::from_secs(3)) {
-                Ok(connected) => {
-                    let peer = connected.peer_addr().unwrap();
-                    stream = Some(connected);
-                    format!("peer {peer}")
-                }
+                Ok(connected) => match connected.peer_addr() {
+                    Ok(peer) => {
+                        stream = Some(connected);
+                        format!("peer {peer}")
+                    }
+                    // It was reset by now.
+                    Err(error) => errno(error),
+                },
                 Err(error) => errno(error),
             },
             "echo" => {
