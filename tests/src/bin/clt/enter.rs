@@ -44,9 +44,13 @@ impl Enter {
         if let Some(hosts) = &self.hosts {
             stand_in(hosts)?;
         }
-        let (program, arguments) = self.program.split_first().context("no program was named")?;
-        let error = Command::new(program).args(arguments).exec();
-        Err(error).with_context(|| format!("cannot run {}", program.display()))
+        // Whatever started the tests in the background may have made them ignore SIGINT, which
+        // every program from here on would inherit.
+        let error = Command::new("env")
+            .args(["--default-signal=INT,QUIT", "--"])
+            .args(&self.program)
+            .exec();
+        Err(error).context("cannot run env")
     }
 }
 
