@@ -106,6 +106,8 @@ impl Test {
             "--features",
             "stories",
             "--tests",
+            // A run takes minutes: it tells of every story that fails, not of the first file's.
+            "--no-fail-fast",
         ]);
         cargo.args(&self.filter);
         // One at a time: they share the machine, and some of them measure, which is to be seen.
