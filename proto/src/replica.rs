@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use clusterlink_model::{Resource, ResourceKey, Snapshot, Update, Workload};
+use clusterlink_model::{Action, Resource, ResourceKey, Snapshot, Update, Workload};
 use prost::Message as _;
 
 use crate::{
@@ -54,6 +54,8 @@ pub struct Replica {
 struct Held {
     version: Version,
     on_demand: bool,
+    /// A policy that allows is in force under this name.
+    allows: bool,
 }
 
 /// Something to apply, and what to answer once that is done.
@@ -98,6 +100,7 @@ impl Replica {
             let held = Held {
                 version: Encoded::new(&resource).version().clone(),
                 on_demand: replica.is_on_demand(&resource),
+                allows: allows(&resource),
             };
             replica.held.insert((&resource.key()).into(), held);
         }
@@ -216,8 +219,9 @@ impl Replica {
         self.synced && !self.continues && something
     }
 
-    /// A resource that cannot be used leaves its last good content in force, and counts as held: it
-    /// is not sent again before it changes.
+    /// A resource that cannot be used leaves its last good content in force, but for a policy that
+    /// allows: what replaced it may be narrower. It counts as held: it is not sent again before it
+    /// changes.
     fn upsert(&mut self, upsert: Bytes) -> Result<Resource, wire::Reject> {
         let upsert = wire::Upsert::decode(upsert).map_err(|error| wire::Reject {
             name: None,
@@ -232,6 +236,7 @@ impl Replica {
         let held = self.held.entry(name.clone()).or_insert_with(|| Held {
             version: Version::from_bytes(Bytes::new()),
             on_demand: false,
+            allows: false,
         });
         held.version = Version::from_bytes(upsert.version);
         match decoded {
@@ -240,12 +245,16 @@ impl Replica {
                 let on_demand = self.is_on_demand(&resource);
                 if let Some(held) = self.held.get_mut(&name) {
                     held.on_demand = on_demand;
+                    held.allows = allows(&resource);
                 }
                 self.removals.remove(&key);
                 self.upserts.insert(key, resource.clone());
                 Ok(resource)
             }
             Err(error) => {
+                if std::mem::take(&mut held.allows) {
+                    self.withdraw(&name);
+                }
                 let reason = reason(&error.to_string());
                 self.rejected.insert(name.clone(), reason.clone());
                 let name = Some(name);
@@ -256,9 +265,12 @@ impl Replica {
 
     fn remove(&mut self, name: &ResourceName) {
         self.rejected.remove(name);
-        if self.held.remove(name).is_none() {
-            return;
+        if self.held.remove(name).is_some() {
+            self.withdraw(name);
         }
+    }
+
+    fn withdraw(&mut self, name: &ResourceName) {
         // Of a kind that is not known nothing was applied either.
         let Ok(key) = ResourceKey::try_from(name) else {
             return;
@@ -276,4 +288,8 @@ impl Replica {
             _ => false,
         }
     }
+}
+
+fn allows(resource: &Resource) -> bool {
+    matches!(resource, Resource::Policy(policy) if policy.action == Action::Allow)
 }

@@ -249,7 +249,7 @@ impl Shared {
                     tracing::warn!(
                         resource = ?rejected.key,
                         reason = rejected.reason,
-                        "a resource cannot be used; its last good content stays in force"
+                        "a resource cannot be used; its last good content stays in force, but for a policy that allows"
                     );
                 }
                 *before = Arc::new(rejected);

@@ -1,4 +1,4 @@
-use clusterlink_model::{ObjectName, Peer, PeerName, WorkloadAttributes};
+use clusterlink_model::{ObjectName, Peer, PeerName, Policy, PolicyName, WorkloadAttributes};
 
 use super::*;
 
@@ -24,6 +24,15 @@ fn pod(node: &str) -> Resource {
         uids: Vec::new(),
         node: Some(node.into()),
         host_network: false,
+    }))
+}
+
+fn policy(name: &str, action: Action) -> Resource {
+    Resource::Policy(Arc::new(Policy {
+        name: PolicyName::Privileged(name.into()),
+        action,
+        from: Vec::new(),
+        to: Vec::new(),
     }))
 }
 
@@ -194,6 +203,45 @@ fn a_bad_resource_is_rejected_by_name_and_its_last_good_content_stays() {
     assert_eq!(named(&replica.begin()).len(), 3, "it is not sent again");
     replica.update(update(1, &[peer(1, 3)], &[]));
     assert_eq!(replica.rejected(), [], "a good one makes up for it");
+}
+
+#[test]
+fn of_policies_that_cannot_be_used_an_allow_is_withdrawn_and_a_deny_stays() {
+    let rules = [policy("open", Action::Allow), policy("shut", Action::Deny)];
+    let mut kept = Snapshot::default();
+    kept.apply(Update {
+        upserts: rules.to_vec(),
+        ..Update::default()
+    });
+    for mut replica in [synced(&rules), Replica::of("n1".into(), &kept)] {
+        replica.begin();
+        let mut message = update(1, &[], &[]);
+        for rule in &rules {
+            let mut bad = wire::Upsert::decode(Encoded::new(rule).upsert().clone()).unwrap();
+            bad.resource = vec![0xff].into();
+            message.upserts.push(bad.encode_to_vec().into());
+        }
+        assert_eq!(replica.update(message), None);
+        let taken = replica.take().unwrap();
+        assert_eq!(taken.acks[0].rejected.len(), 2);
+        assert_eq!(taken.update.upserts, []);
+        assert_eq!(taken.update.removals, [rules[0].key()]);
+        replica.update(update(2, &rules, &[]));
+        assert_eq!(replica.take().unwrap().update.upserts, rules);
+    }
+}
+
+#[test]
+fn an_allow_that_is_replaced_before_it_was_taken_is_not_applied() {
+    let rule = policy("open", Action::Allow);
+    let mut replica = synced(&[]);
+    replica.update(more(update(2, std::slice::from_ref(&rule), &[])));
+    let mut bad = wire::Upsert::decode(Encoded::new(&rule).upsert().clone()).unwrap();
+    bad.resource = vec![0xff].into();
+    let mut message = update(3, &[], &[]);
+    message.upserts.push(bad.encode_to_vec().into());
+    replica.update(message);
+    assert_eq!(replica.take().unwrap().update.upserts, []);
 }
 
 #[test]
