@@ -15,6 +15,10 @@ use clusterlink_model::ObjectName;
 use clusterlink_proto::NodeReport;
 use tokio::sync::watch;
 
+/// The name of the agents: that of their ServiceAccount, and of the program in the label of their
+/// Pods.
+pub(crate) const AGENT: &str = "clusterlink-agent";
+
 /// The agents by node, and what is asked of them. Cloning shares it.
 #[derive(Clone, Debug, Default)]
 pub struct Agents {

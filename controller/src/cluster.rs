@@ -32,6 +32,8 @@ mod slices;
 mod writer;
 
 pub use desired::{Desired, Kind, Write, WriteKey};
+#[cfg(feature = "api-server")]
+pub(crate) use fleet::NAME_LABEL;
 pub(crate) use reconcile::{Cluster, Observed, Outcome};
 pub(crate) use service::addresses as service_addresses;
 #[cfg(feature = "api-server")]

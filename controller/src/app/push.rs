@@ -10,13 +10,12 @@ use tracing::warn;
 
 use super::parts::Parts;
 use crate::{
+    agents::AGENT,
     authority::{CA_CONFIG_MAP, publish_ca},
     leader::Leadership,
     push::{self, Authority, Metrics, PushConfig, PushServer, TokenReviewer, live_pods},
 };
 
-/// The ServiceAccount of the agents, in the system namespace.
-const AGENT_ACCOUNT: &str = "clusterlink-agent";
 /// How long to wait before the authority is published again after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often the authority is published again, in case that somebody has removed it.
@@ -57,7 +56,7 @@ pub(super) fn start(parts: Parts<'_>) -> anyhow::Result<()> {
     background.spawn(follow(leadership, leads));
     let metrics = Metrics::default();
     metrics.register(registry);
-    let account = ObjectName::new(namespace, AGENT_ACCOUNT);
+    let account = ObjectName::new(namespace, AGENT);
     let server = PushServer {
         config: PushConfig::default(),
         resources: controller.subscriber(),

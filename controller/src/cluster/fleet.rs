@@ -9,11 +9,13 @@ use std::{
 use clusterlink_model::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::agents::AGENT;
+
 /// The condition of a Pod that says whether it serves.
 pub(crate) const READY: &str = "Ready";
 
-const NAME_LABEL: &str = "app.kubernetes.io/name";
-const AGENT: &str = "clusterlink-agent";
+/// The label of a Pod with the name of its program.
+pub(crate) const NAME_LABEL: &str = "app.kubernetes.io/name";
 
 /// The agent of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]

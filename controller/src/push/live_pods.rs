@@ -15,9 +15,7 @@ use kube::{
 use tokio::sync::watch;
 
 use super::LivePods;
-
-/// The label of the agents' pods.
-const AGENTS: &str = "app.kubernetes.io/name=clusterlink-agent";
+use crate::{agents::AGENT, cluster::NAME_LABEL};
 
 /// The UIDs of the agents' pods in the system namespace, and the task that keeps them current. It
 /// ends when nobody reads them any more.
@@ -27,7 +25,8 @@ pub fn live_pods(
 ) -> (watch::Receiver<LivePods>, impl Future<Output = ()> + use<>) {
     let (sender, receiver) = watch::channel(None);
     let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(client, namespace);
-    let events = watcher(pods, Config::default().labels(AGENTS)).default_backoff();
+    let agents = Config::default().labels(&format!("{NAME_LABEL}={AGENT}"));
+    let events = watcher(pods, agents).default_backoff();
     let task = async move {
         let mut events = events.boxed();
         let mut known = Known::default();
