@@ -17,9 +17,7 @@ mod report;
 mod shared;
 mod subscribe;
 
-use std::{
-    collections::BTreeSet, future::Future, net::IpAddr, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{future::Future, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clusterlink_model::{Snapshot, Update};
 use clusterlink_proto::{NodeReport, Rejected};
@@ -28,7 +26,10 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 pub use self::backoff::Limits as Backoff;
 use self::shared::{Due, Shared};
-use crate::control::{Found, Lookup, Updates};
+use crate::{
+    control::{Found, Lookup, Updates},
+    state::SteeredAddresses,
+};
 
 /// How the controller is reached.
 #[derive(Clone, Debug)]
@@ -64,8 +65,9 @@ pub struct Inputs {
     pub kept: Option<Snapshot>,
     /// The state of the node; what cannot be used of the controller's resources is added to it.
     pub report: watch::Receiver<Arc<NodeReport>>,
-    /// The addresses that are steered in the kernel.
-    pub steered: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    /// The addresses that are steered in the kernel; before that is settled, no question about released
+    /// ones is answered.
+    pub steered: watch::Receiver<SteeredAddresses>,
 }
 
 /// How things stand with the controller.

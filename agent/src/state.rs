@@ -58,7 +58,7 @@ pub use self::{
     history::{Moment, Recent},
     identities::NodeOrigins,
     numbers::NumbersError,
-    steered::Steered,
+    steered::{Steered, SteeredAddresses},
 };
 use crate::{
     datapath::{CLASS_UNKNOWN, Datapath, DatapathError},
@@ -316,6 +316,12 @@ impl State {
             changes.touched.services.extend(self.steering.wanted());
             self.commit(changes);
         }
+    }
+
+    /// The controller has told everything, and that is in force: from now on it is said which
+    /// addresses are steered.
+    pub fn settle(&mut self) {
+        self.tables.settle();
     }
 
     /// What is wrong, and a few sizes.

@@ -55,7 +55,11 @@ fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
     agent.is_ready();
     assert!(datapath.heartbeats() > 0);
     assert_eq!(datapath.services().unwrap(), [(address(80), 0)]);
-    assert_eq!(**agent.steered.borrow(), [address(80).ip()].into());
+    eventually("it is said what is steered", || {
+        let steered = agent.steered.borrow().clone()?;
+        assert_eq!(*steered, [address(80).ip()].into());
+        Some(())
+    });
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
     eventually("a report of what is new", || {
@@ -164,6 +168,29 @@ fn the_next_agent_serves_without_a_controller_what_the_last_one_knew() {
     eventually("the fresh snapshot replaces the stored one", || {
         (datapath.services().unwrap() == [(address(81), 1)]).then_some(())
     });
+    agent.stop();
+}
+
+#[test]
+fn what_is_steered_is_said_once_the_controller_has_told_everything() {
+    let node = Node::new();
+    let datapath = Arc::new(MemoryDatapath::new());
+    let agent = node.start(datapath.clone());
+    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
+    agent.is_heard();
+    agent.is_ready();
+    agent.stop();
+    let agent = node.start(datapath.clone());
+    assert_eq!(*agent.steered.borrow(), None, "what is pinned is steered");
+    agent.is_ready();
+    let pinned = [(address(80), 0)];
+    assert_eq!(datapath.services().unwrap(), pinned, "and what was kept");
+    assert_eq!(*agent.steered.borrow(), None, "the controller is away");
+    agent.tell(complete(vec![peer()]));
+    agent.is_heard();
+    let steered = eventually("it is said", || agent.steered.borrow().clone());
+    assert_eq!(*steered, [].into(), "never what was only kept");
+    assert_eq!(datapath.services().unwrap(), []);
     agent.stop();
 }
 
@@ -296,8 +323,10 @@ fn a_pods_first_connect_is_judged_as_its_own_and_an_unknown_pod_is_not_the_host(
     ]));
     agent.is_heard();
     agent.is_ready();
-    let seen = || agent.steered.borrow().contains(&address(80).ip());
-    eventually("steered", || seen().then_some(()));
+    eventually("steered", || {
+        let steered = agent.steered.borrow().clone()?;
+        steered.contains(&address(80).ip()).then_some(())
+    });
     let mut denied = scene.client(&format!("kubepods/burstable/pod{uid}/container"));
     assert_eq!(
         denied.tell("connect 10.96.0.7:80"),

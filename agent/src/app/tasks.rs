@@ -44,6 +44,8 @@ pub(super) struct Leased {
     heard: Heard,
     last_contact: LastContact,
     holds: Option<bool>,
+    /// Whether the controller has told this process everything.
+    was_told: bool,
 }
 
 impl Leased {
@@ -53,6 +55,7 @@ impl Leased {
             heard,
             last_contact,
             holds: None,
+            was_told: false,
         }
     }
 
@@ -64,6 +67,7 @@ impl Leased {
             let at = now.saturating_sub(heard.elapsed());
             self.lease.renew(at);
             self.last_contact.note(at);
+            self.was_told = true;
         }
         let holds = self.lease.holds(now);
         if self.holds.replace(holds) != Some(holds) {
@@ -102,6 +106,7 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
         first_snapshot,
     } = task;
     let mut first_snapshot = Some(first_snapshot);
+    let mut is_settled = false;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let pods = pod_notifications(&state);
@@ -109,6 +114,8 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
         leased.check(&mut state);
     }
     loop {
+        let was_told = leased.as_ref().is_some_and(|leased| leased.was_told);
+        let settles = !is_settled && was_told && first_snapshot.is_none();
         tokio::select! {
             // What the controller said comes before the notice that it said so.
             biased;
@@ -124,6 +131,11 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
                     }
                     then();
                 }
+            }
+            // There was nothing left to apply of what came before that notice.
+            () = std::future::ready(()), if settles => {
+                is_settled = true;
+                state.settle();
             }
             () = readable(pods.as_ref()) => {
                 tokio::task::block_in_place(|| state.tick(Instant::now()));

@@ -1,6 +1,6 @@
 //! The agent's end of the connection to its controller.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use clusterlink_model::{HostPort, Snapshot};
 use clusterlink_proto::NodeReport;
@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::{
     control::{Heard, Lookup},
     push::{self, PushUpdates},
+    state::SteeredAddresses,
 };
 
 /// Where the controller is, and how both prove who they are.
@@ -39,7 +40,7 @@ pub struct Inputs {
     /// What the node says.
     pub report: watch::Receiver<Arc<NodeReport>>,
     /// The addresses that are steered, for the answers which released ones are not any more.
-    pub steered: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub steered: watch::Receiver<SteeredAddresses>,
 }
 
 /// What comes from the controller.

@@ -16,13 +16,14 @@ use super::{
     backoff::Backoff,
     connect::{self, Connection, StreamError, greeting},
 };
+use crate::state::SteeredAddresses;
 
 /// How often controllers may send us on before we begin anew.
 const REDIRECTS: u32 = 3;
 /// Messages that wait to be sent; more are made when these are on their way.
 const OUTGOING: usize = 2;
 
-type Steered = watch::Receiver<Arc<BTreeSet<IpAddr>>>;
+type Steered = watch::Receiver<SteeredAddresses>;
 
 /// What is reported, and from where.
 struct Reporter {
@@ -115,7 +116,7 @@ impl Reporter {
         let mut heartbeat = interval(config.silence / 3);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let answer = question.due(&self.steered.borrow_and_update());
+            let answer = question.due(self.steered.borrow_and_update().as_deref());
             tokio::select! {
                 response = responses.message() => match response? {
                     Some(response) => {
@@ -156,11 +157,9 @@ impl Reporter {
 }
 
 impl Question {
-    /// What to answer, if that is not what was answered last.
-    fn due(&self, steered: &BTreeSet<IpAddr>) -> Option<BTreeSet<IpAddr>> {
-        if self.ask == 0 {
-            return None;
-        }
+    /// What to answer, if it is known what is steered, and that is not what was answered last.
+    fn due(&self, steered: Option<&BTreeSet<IpAddr>>) -> Option<BTreeSet<IpAddr>> {
+        let steered = steered.filter(|_| self.ask != 0)?;
         let answer = self.addresses.intersection(steered).copied().collect();
         (self.answered.as_ref() != Some(&answer)).then_some(answer)
     }
@@ -204,4 +203,38 @@ async fn ready(outgoing: &mpsc::Sender<wire::ReportRequest>, from: Instant) {
     sleep_until(from).await;
     // The room is free again at once: nobody else sends.
     let _ = outgoing.reserve().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(last: &[u8]) -> BTreeSet<IpAddr> {
+        last.iter().map(|&last| [10, 96, 0, last].into()).collect()
+    }
+
+    #[test]
+    fn a_question_is_answered_once_it_is_known_what_is_steered_and_when_that_changes() {
+        let mut question = Question::default();
+        assert_eq!(question.due(Some(&addresses(&[1]))), None, "none was asked");
+        let ask = wire::Ask {
+            ask: 1,
+            addresses: addresses(&[1, 2])
+                .iter()
+                .map(parts::address_bytes)
+                .collect(),
+        };
+        let message = Some(Response::Ask(ask));
+        question
+            .receive(wire::ReportResponse { message }, "there")
+            .unwrap();
+        assert_eq!(question.due(None), None, "nobody knows yet");
+        assert_eq!(question.due(Some(&addresses(&[]))), Some(addresses(&[])));
+        let due = question.due(Some(&addresses(&[1, 7])));
+        assert_eq!(due, Some(addresses(&[1])));
+        question.answer(addresses(&[1]));
+        assert_eq!(question.due(Some(&addresses(&[1, 8]))), None, "the same");
+        assert_eq!(question.due(None), None);
+        assert_eq!(question.due(Some(&addresses(&[8]))), Some(addresses(&[])));
+    }
 }

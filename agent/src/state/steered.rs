@@ -58,11 +58,15 @@ impl Steering {
 /// The addresses that the kernel steers now, for whoever has to say that one was let go. Cloning
 /// shares it.
 #[derive(Clone, Debug, Default)]
-pub struct Steered(watch::Sender<Arc<BTreeSet<IpAddr>>>);
+pub struct Steered(watch::Sender<SteeredAddresses>);
+
+/// What is steered; `None` until that is settled. What an earlier process left in the kernel, or on
+/// the node, may still be steered for a while that the controller has long taken back.
+pub type SteeredAddresses = Option<Arc<BTreeSet<IpAddr>>>;
 
 impl Steered {
     /// The addresses as they change: one that is gone is not in the kernel any more.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+    pub fn subscribe(&self) -> watch::Receiver<SteeredAddresses> {
         self.0.subscribe()
     }
 }
@@ -73,6 +77,7 @@ pub(super) struct Ports {
     by_address: HashMap<IpAddr, usize>,
     changed: BTreeSet<IpAddr>,
     steered: Steered,
+    is_settled: bool,
 }
 
 impl Ports {
@@ -81,6 +86,7 @@ impl Ports {
             by_address: HashMap::new(),
             changed: BTreeSet::new(),
             steered,
+            is_settled: false,
         }
     }
 
@@ -101,10 +107,22 @@ impl Ports {
         self.changed.insert(address.ip());
     }
 
+    /// From now on everybody is told.
+    pub(super) fn settle(&mut self) {
+        self.is_settled = true;
+        self.changed.clear();
+        let all = self.by_address.keys().copied().collect();
+        self.steered.0.send_replace(Some(Arc::new(all)));
+    }
+
     /// Tells everybody.
     pub(super) fn publish(&mut self) {
         let changed = std::mem::take(&mut self.changed);
+        if !self.is_settled {
+            return;
+        }
         self.steered.0.send_if_modified(|all| {
+            let Some(all) = all else { return false };
             let wrong =
                 |address: &IpAddr| self.by_address.contains_key(address) != all.contains(address);
             let changed: Vec<IpAddr> = changed.into_iter().filter(wrong).collect();

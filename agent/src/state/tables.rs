@@ -98,7 +98,6 @@ impl Tables {
                 datapath.remove_service(address)?;
             }
         }
-        ports.publish();
         Ok(Self {
             datapath,
             services,
@@ -113,6 +112,11 @@ impl Tables {
     /// The addresses that are steered now.
     pub(super) fn services(&self) -> impl Iterator<Item = SocketAddr> {
         self.services.keys().copied()
+    }
+
+    /// From now on it is said which addresses are steered.
+    pub(super) fn settle(&mut self) {
+        self.ports.settle();
     }
 
     /// The cgroups that have an entry now.

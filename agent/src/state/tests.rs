@@ -50,7 +50,8 @@ impl Node {
             host_addresses: Vec::new(),
             outside_ranges: Vec::new(),
         };
-        let state = State::new(config, &(datapath.clone() as Arc<dyn Datapath>)).unwrap();
+        let mut state = State::new(config, &(datapath.clone() as Arc<dyn Datapath>)).unwrap();
+        state.settle();
         Self {
             dir,
             datapath,

@@ -1,7 +1,6 @@
 //! A node, and agents that run on it one after the other.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
@@ -17,7 +16,7 @@ use clusterlink_agent::{
     control::{Found, Heard, Lookup, Updates},
     datapath::Datapath,
     last_state::{LastContact, LastState, Origin, Stored},
-    state::Steered,
+    state::{Steered, SteeredAddresses},
 };
 use clusterlink_gateway::tls::Watcher;
 use clusterlink_model::{
@@ -54,7 +53,7 @@ pub(crate) struct Agent<'a> {
     node: &'a Node,
     pub(crate) metrics: SocketAddr,
     pub(crate) steering: SocketAddr,
-    pub(crate) steered: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub(crate) steered: watch::Receiver<SteeredAddresses>,
     updates: mpsc::UnboundedSender<Update>,
     heard: watch::Sender<Instant>,
     reports: watch::Receiver<Arc<NodeReport>>,

@@ -213,7 +213,8 @@ fn pods_are_unknown_again_after_a_restart_until_they_are_announced() {
 
 fn steered(node: &Node, import: &str) -> bool {
     let addresses = node.state.config.steered_addresses.subscribe();
-    addresses.borrow().contains(&address_of(import).ip())
+    let addresses = addresses.borrow();
+    (addresses.as_ref()).is_some_and(|all| all.contains(&address_of(import).ip()))
 }
 
 #[test]

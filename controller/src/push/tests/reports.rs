@@ -55,9 +55,10 @@ async fn an_agent_says_which_released_addresses_it_has_let_go_of() {
     let mut table = server.agents.table();
     server.agents.ask(addresses(&[1, 2]));
     let node = server.node("n1");
-    node.steered.send_replace(Arc::new(addresses(&[1, 7])));
+    node.steered
+        .send_replace(Some(Arc::new(addresses(&[1, 7]))));
     wait(&mut table, &node, |agent| agent.let_go == addresses(&[2])).await;
-    node.steered.send_replace(Arc::new(addresses(&[7])));
+    node.steered.send_replace(Some(Arc::new(addresses(&[7]))));
     wait(&mut table, &node, |agent| {
         agent.let_go == addresses(&[1, 2])
     })

@@ -1,8 +1,8 @@
 //! A push server, agents, and a wire between them that counts.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, Once,
@@ -14,6 +14,7 @@ use std::{
 use clusterlink_agent::{
     control::Updates as _,
     push::{self as client, Client, Inputs, PushHandle, PushUpdates},
+    state::SteeredAddresses,
 };
 use clusterlink_model::{
     Import, LbScheme, ObjectName, PeerName, Resource, Snapshot, Source, Update, Workload,
@@ -78,7 +79,7 @@ pub(super) struct Node {
     pub(super) updates: PushUpdates,
     pub(super) handle: PushHandle,
     pub(super) report: watch::Sender<Arc<NodeReport>>,
-    pub(super) steered: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    pub(super) steered: watch::Sender<SteeredAddresses>,
     /// What was applied.
     pub(super) snapshot: Snapshot,
     /// What it took.
@@ -252,7 +253,7 @@ impl Node {
             ..NodeReport::default()
         };
         let (report, report_receiver) = watch::channel(Arc::new(report));
-        let (steered, steered_receiver) = watch::channel(Arc::default());
+        let (steered, steered_receiver) = watch::channel(Some(Arc::default()));
         let snapshot = kept.clone().unwrap_or_default();
         let (updates, handle) = Client::start(
             config,
