@@ -16,7 +16,7 @@ mod steering;
 mod tasks;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::AsFd as _, unix::net::UnixListener},
     sync::{Arc, Mutex},
@@ -24,7 +24,9 @@ use std::{
 };
 
 use clusterlink_gateway::{Config as GatewayConfig, Gateway, GatewayError, view::DialRules};
+use clusterlink_proto::ports;
 use prometheus_client::registry::Registry;
+use socket2::SockRef;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -49,7 +51,7 @@ use crate::{
 };
 
 /// The port at the gateway addresses that steered connections go to.
-pub const STEERING_PORT: u16 = 4440;
+pub const STEERING_PORT: u16 = ports::STEERING;
 
 /// How long open connections of a standalone peer may take to end when the process stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -198,7 +200,7 @@ async fn start<U: Updates>(
     let named = name_listeners(&*datapath, &gateway);
     let remote_labels = gateway.remote_labels();
     let flows = gateway.flows().clone();
-    let listen = gateway.listen_address();
+    let subject = subject(config, &gateway);
     let (report_sender, report) = watch::channel(state.report());
     let (steering_sender, steering) = watch::channel(Steering::default());
     let control = (parts.control).unwrap_or_else(|| Arc::new(SnapshotControl::new(view.clone())));
@@ -234,7 +236,7 @@ async fn start<U: Updates>(
         leased = Some(Leased::new(link.heard, link.last_contact));
         standing.keeper = Some(link.keeper.clone());
         spawn.spawn(link.keeper.run());
-        if let Some(subject) = subject(config, listen.port()) {
+        if let Some(subject) = subject {
             spawn.spawn(report::run(subject, admin.clone(), link.report));
         }
     }
@@ -369,19 +371,38 @@ fn begin_steering(
     }))
 }
 
+/// The ports that a process with these addresses listens on, with what they are for.
+pub fn own_ports(
+    listen: SocketAddr,
+    steering: u16,
+    metrics: Option<SocketAddr>,
+) -> BTreeMap<u16, String> {
+    let metrics = metrics.map(|at| (at.port(), ports::FOR_METRICS));
+    [
+        (listen.port(), ports::FOR_GATEWAY),
+        (steering, ports::FOR_STEERING),
+    ]
+    .into_iter()
+    .chain(metrics)
+    .map(|(port, purpose)| (port, purpose.to_owned()))
+    .collect()
+}
+
 /// What a node of a cluster reports on.
-fn subject(config: &Config, listen: u16) -> Option<report::Subject> {
+fn subject(config: &Config, gateway: &Gateway) -> Option<report::Subject> {
     let node = config.node()?;
-    let own = [
-        Some(listen),
-        Some(config.steering_port),
-        config.metrics.map(|at| at.port()),
-    ];
+    let private = gateway.target_listeners().iter();
+    let private = private.filter_map(|fd| SockRef::from(fd).local_addr().ok()?.as_socket());
     Some(report::Subject {
         node: node.name.clone(),
         addresses: node.addresses.clone(),
         host_addresses: node.host_addresses.clone(),
-        own_ports: own.into_iter().flatten().collect::<BTreeSet<u16>>(),
+        own_ports: own_ports(
+            gateway.listen_address(),
+            config.steering_port,
+            config.metrics,
+        ),
+        private_ports: private.map(|at| at.port()).collect(),
         software: format!("clusterlink-agent {}", config.software),
     })
 }

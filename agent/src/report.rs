@@ -5,7 +5,7 @@ mod listening;
 mod pace;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -37,8 +37,11 @@ pub(crate) struct Subject {
     pub(crate) addresses: Vec<IpAddr>,
     /// Those of the host, which stand in where the cluster knows none.
     pub(crate) host_addresses: Vec<IpAddr>,
-    /// The agent's own ports.
-    pub(crate) own_ports: BTreeSet<u16>,
+    /// The agent's own ports, with what they are for.
+    pub(crate) own_ports: BTreeMap<u16, String>,
+    /// Ports of loopback addresses that nobody connects to, since the kernel hands over what is meant
+    /// for others: they keep no import from having the same one.
+    pub(crate) private_ports: BTreeSet<u16>,
     /// The software and version.
     pub(crate) software: String,
 }
@@ -57,7 +60,7 @@ pub(crate) async fn run(
         tick.tick().await;
         let now = Instant::now();
         let report = tokio::task::block_in_place(|| {
-            ports.look(&subject.own_ports, now);
+            ports.look(&subject, now);
             compose(&subject, &admin, ports.listening.clone())
         });
         if let Some(report) = pace.pass(report, now) {
@@ -74,11 +77,13 @@ struct Ports {
 }
 
 impl Ports {
-    fn look(&mut self, own: &BTreeSet<u16>, now: Instant) {
+    fn look(&mut self, subject: &Subject, now: Instant) {
         if (self.looked).is_some_and(|at| now.duration_since(at) < LOOK_AT_PORTS) {
             return;
         }
         self.looked = Some(now);
+        let own =
+            |port| subject.own_ports.contains_key(&port) || subject.private_ports.contains(&port);
         match listening::ports(own) {
             Ok(listening) => {
                 self.listening = listening;
@@ -122,6 +127,7 @@ fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeRe
         sources: outcomes.into_iter().map(source).collect(),
         rejected: Vec::new(),
         listening,
+        own_ports: subject.own_ports.clone(),
     }
 }
 
@@ -177,7 +183,8 @@ mod tests {
             node: "n1".into(),
             addresses: Vec::new(),
             host_addresses: vec!["192.0.2.6".parse().unwrap()],
-            own_ports: BTreeSet::new(),
+            own_ports: BTreeMap::new(),
+            private_ports: BTreeSet::new(),
             software: String::new(),
         };
         let mut view = View::not_ready(LocalPeer {

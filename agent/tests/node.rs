@@ -69,9 +69,18 @@ fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
     });
     let report = agent.report();
     assert!(report.steering.on, "{report:?}");
-    for own in [agent.metrics.port(), agent.steering.port()] {
+    for (own, purpose) in [
+        (agent.metrics.port(), "metrics (--metrics)"),
+        (agent.steering.port(), "steered connections"),
+    ] {
         assert!(!report.listening.contains(&own), "{own} is the agent's");
+        assert_eq!(report.own_ports[&own], purpose);
     }
+    let said: Vec<_> = report.own_ports.values().collect();
+    assert!(
+        said.contains(&&"other peers (--listen)".to_owned()),
+        "{said:?}"
+    );
     assert_eq!(
         report.addresses,
         ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]

@@ -10,7 +10,7 @@
 //! Everything but the writer is computation on objects, done alike by every replica: what counts
 //! is what has come back by the watches.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf};
 
 use clusterlink_model::{LocalPeer, lease::PortRules};
 
@@ -52,8 +52,9 @@ pub struct ClusterConfig {
     pub target_ports: RangeInclusive<u16>,
     /// Ports that no Import may have, since Kubernetes gives them to NodePort Services.
     pub node_ports: RangeInclusive<u16>,
-    /// Ports that no Import may have, since the agents listen on them.
-    pub agent_ports: BTreeSet<u16>,
+    /// Ports that no Import may have, since agents listen on them unless they are told otherwise, with
+    /// what they are for. What agents report comes on top.
+    pub agent_ports: BTreeMap<u16, String>,
     /// Addresses that Exports may be delivered to although they are nobody's of their namespace.
     pub allowed_backends: Vec<IpNet>,
 }
@@ -67,7 +68,7 @@ impl ClusterConfig {
             state_dir,
             target_ports: Config::TARGET_PORTS,
             node_ports: Config::NODE_PORTS,
-            agent_ports: BTreeSet::new(),
+            agent_ports: BTreeMap::new(),
             allowed_backends: Vec::new(),
         }
     }

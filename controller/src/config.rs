@@ -1,6 +1,6 @@
 //! What the process tells the controller.
 
-use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf};
 
 use clusterlink_model::LocalPeer;
 use ipnet::IpNet;
@@ -18,8 +18,8 @@ pub struct Config {
     pub target_ports: RangeInclusive<u16>,
     /// Ports that no Import may have, since Kubernetes gives them to NodePort Services.
     pub node_ports: RangeInclusive<u16>,
-    /// Ports that no Import may have, since this process listens on them.
-    pub own_ports: BTreeSet<u16>,
+    /// Ports that no Import may have, since this process listens on them, with what they are for.
+    pub own_ports: BTreeMap<u16, String>,
     /// Whether what is found out about objects is collected for a writer of their status.
     pub collect_news: bool,
 }
@@ -39,7 +39,7 @@ impl Config {
             state_dir,
             target_ports: Self::TARGET_PORTS,
             node_ports: Self::NODE_PORTS,
-            own_ports: BTreeSet::new(),
+            own_ports: BTreeMap::new(),
             collect_news: false,
         }
     }

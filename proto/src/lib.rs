@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod invalid;
 mod name;
 pub mod parts;
+pub mod ports;
 pub mod replica;
 pub mod report;
 mod resource;

@@ -4,7 +4,11 @@
 mod tests;
 pub(crate) mod translate;
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use clusterlink_model::{Labels, ObjectName, PeerName, ResourceKey, Source};
 use serde::{Deserialize, Serialize};
@@ -29,6 +33,8 @@ pub struct NodeReport {
     pub rejected: Vec<Rejected>,
     /// TCP ports from 1024 on that processes of the node listen on, the agent's own left out.
     pub listening: BTreeSet<u16>,
+    /// The TCP ports of the agent itself, with what they are for.
+    pub own_ports: BTreeMap<u16, String>,
 }
 
 /// Whether connects are steered in the kernel.

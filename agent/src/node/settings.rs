@@ -209,7 +209,7 @@ mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
     use super::{super::args::Cli, *};
-    use crate::node::args::Command;
+    use crate::{app::own_ports, node::args::Command};
 
     fn parse(flags: &[&str]) -> Cli {
         let line = ["clusterlink-agent"].iter().chain(flags);
@@ -262,6 +262,21 @@ mod tests {
     fn wrong_values_of_defaults_are_not_reported() {
         let problems = problems_of(&["--node-name", "n1"]);
         assert_eq!(problems.len(), 1, "only the directory: {problems:?}");
+    }
+
+    #[test]
+    fn the_default_ports_are_those_that_the_controller_gives_to_no_import() {
+        let RunArgs {
+            listen, metrics, ..
+        } = parse(&[]).run;
+        let own = own_ports(
+            listen.parse().unwrap(),
+            STEERING_PORT,
+            Some(metrics.parse().unwrap()),
+        );
+        let reserved = clusterlink_proto::ports::AGENT_PORTS;
+        let reserved = reserved.map(|(port, purpose)| (port, purpose.to_owned()));
+        assert_eq!(own, reserved.into());
     }
 
     #[test]

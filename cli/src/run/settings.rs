@@ -1,7 +1,6 @@
 //! From flags to settings that cannot be wrong.
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -94,10 +93,7 @@ impl Settings {
             service_cidrs.clone(),
             state_dir.clone(),
         );
-        controller.own_ports = BTreeSet::from([listen.port(), app::STEERING_PORT]);
-        controller
-            .own_ports
-            .extend(metrics.map(|address| address.port()));
+        controller.own_ports = app::own_ports(listen, app::STEERING_PORT, metrics);
         Ok(Self {
             filter,
             log_format: args.log.log_format,

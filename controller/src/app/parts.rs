@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clusterlink_model::LocalPeer;
 use clusterlink_process::readiness::Readiness;
+use clusterlink_proto::ports::AGENT_PORTS;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -15,9 +16,6 @@ use crate::{
     cluster::{self, ClusterConfig},
     leader::Leadership,
 };
-
-/// Ports that agents listen on: for steered connections, for other peers and for metrics.
-const AGENT_PORTS: [u16; 3] = [4440, 4443, 9477];
 
 /// What the parts of the process share.
 pub(super) struct Parts<'a> {
@@ -83,6 +81,7 @@ pub(super) fn cluster_config(
     let mut config = ClusterConfig::new(local, settings.namespace.clone(), state_dir);
     config.target_ports = settings.target_ports.clone();
     config.node_ports = settings.node_ports.clone();
-    config.agent_ports = AGENT_PORTS.into();
+    let agent_ports = AGENT_PORTS.into_iter();
+    config.agent_ports = (agent_ports.map(|(port, purpose)| (port, purpose.to_owned()))).collect();
     Ok(config)
 }

@@ -42,6 +42,10 @@ pub(crate) struct PortWish {
 pub(crate) struct Ports {
     leases: PortLeases,
     wishes: BTreeMap<ObjectName, PortWish>,
+    /// The ports that agents have by default, with what they are for.
+    agent_ports: BTreeMap<u16, String>,
+    /// The ports that agents say are theirs.
+    reported: BTreeMap<u16, String>,
     /// Imports that wait for a listener on a node to go, or for any port to become free.
     starved: BTreeSet<ObjectName>,
     woken: BTreeSet<ObjectName>,
@@ -51,6 +55,8 @@ pub(crate) struct Ports {
 impl Ports {
     pub(crate) fn new(rules: PortRules) -> Self {
         Self {
+            agent_ports: rules.agent_ports.clone(),
+            reported: BTreeMap::new(),
             leases: PortLeases::new(rules),
             wishes: BTreeMap::new(),
             starved: BTreeSet::new(),
@@ -91,7 +97,9 @@ impl Ports {
             Err(refused) => {
                 if matches!(
                     refused,
-                    PortRefused::InUse { .. } | PortRefused::Exhausted { .. }
+                    PortRefused::InUse { .. }
+                        | PortRefused::Exhausted { .. }
+                        | PortRefused::Agent { .. }
                 ) {
                     self.starved.insert(import.clone());
                 }
@@ -144,6 +152,19 @@ impl Ports {
 
     /// Listeners on nodes have changed.
     pub(crate) fn listeners_changed(&mut self) {
+        self.woken.append(&mut self.starved);
+    }
+
+    /// Agents listen on these ports, with what they are for. Whoever holds one of them loses it: the
+    /// kernel would give an import what is meant for the agent.
+    pub(crate) fn agents_listen(&mut self, reported: BTreeMap<u16, String>) {
+        if self.reported == reported {
+            return;
+        }
+        self.reported.clone_from(&reported);
+        let mut ports = reported;
+        ports.extend(self.agent_ports.clone());
+        self.woken.extend(self.leases.set_agent_ports(ports));
         self.woken.append(&mut self.starved);
     }
 

@@ -155,6 +155,9 @@ impl Cluster {
             self.listeners = listeners;
             self.ports.listeners_changed();
         }
+        let own = (self.table.values()).flat_map(|agent| &agent.report.own_ports);
+        let own = own.map(|(port, purpose)| (*port, purpose.clone()));
+        self.ports.agents_listen(own.collect());
         affected.append(&mut self.ports.take_woken());
         affected
     }

@@ -3,11 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU16,
-    ops::RangeInclusive,
-};
+use std::{collections::BTreeMap, num::NonZeroU16, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +16,8 @@ pub struct PortRules {
     pub allocation: RangeInclusive<u16>,
     /// The cluster's NodePort range.
     pub node_ports: RangeInclusive<u16>,
-    /// Ports that the agent itself listens on.
-    pub agent_ports: BTreeSet<u16>,
+    /// Ports that the agent itself listens on, with what they are for.
+    pub agent_ports: BTreeMap<u16, String>,
 }
 
 impl PortRules {
@@ -39,8 +35,9 @@ impl PortRules {
                 port,
                 range: self.node_ports.clone(),
             })
-        } else if self.agent_ports.contains(&port) {
-            Err(PortRefused::Agent { port })
+        } else if let Some(purpose) = self.agent_ports.get(&port) {
+            let purpose = purpose.clone();
+            Err(PortRefused::Agent { port, purpose })
         } else {
             Ok(())
         }
@@ -90,10 +87,14 @@ pub enum PortRefused {
         range: RangeInclusive<u16>,
     },
     /// The agent listens there.
-    #[error("target port {port} is the agent's own; choose another one, or 0 to have one chosen")]
+    #[error(
+        "target port {port} is the agent's own, for {purpose}; choose another one, or 0 to have one chosen"
+    )]
     Agent {
         /// The port.
         port: u16,
+        /// What the agent uses it for.
+        purpose: String,
     },
     /// Something else listens there.
     #[error(
@@ -249,6 +250,16 @@ impl PortLeases {
             .collect();
         gone.iter()
             .filter_map(|import| self.release(import))
+            .collect()
+    }
+
+    /// Replaces the ports that agents listen on. Returns the imports that hold a port which is
+    /// refused by it: they have to claim again.
+    pub fn set_agent_ports(&mut self, ports: BTreeMap<u16, String>) -> Vec<ObjectName> {
+        self.rules.agent_ports = ports;
+        let refused = (self.rules.agent_ports.keys()).filter_map(|port| NonZeroU16::new(*port));
+        (refused.filter_map(|port| self.holders.get(&port)))
+            .cloned()
             .collect()
     }
 

@@ -56,6 +56,7 @@ fn report() -> impl Strategy<Value = NodeReport> {
         vec(source, 0..3),
         vec(rejected, 0..3),
         proptest::collection::btree_set(any::<u16>(), 0..5),
+        proptest::collection::btree_map(any::<u16>(), "[a-z]{0,5}", 0..3),
     )
         .prop_map(
             |(
@@ -67,6 +68,7 @@ fn report() -> impl Strategy<Value = NodeReport> {
                 sources,
                 rejected,
                 listening,
+                own_ports,
             )| {
                 NodeReport {
                     software,
@@ -77,6 +79,7 @@ fn report() -> impl Strategy<Value = NodeReport> {
                     sources,
                     rejected,
                     listening,
+                    own_ports,
                 }
             },
         )
@@ -109,6 +112,7 @@ fn what_cannot_be_used_is_left_out_and_named_and_the_rest_counts() {
             reason: String::new(),
         }],
         listening: vec![65_536, 8080],
+        own_ports: [(65_536, "none".to_owned()), (5443, "peers".to_owned())].into(),
         ..wire::NodeReport::default()
     };
     let (report, invalid) = NodeReport::from_wire(report);
@@ -116,7 +120,8 @@ fn what_cannot_be_used_is_left_out_and_named_and_the_rest_counts() {
     assert_eq!(report.addresses, [IpAddr::from([192, 0, 2, 1])]);
     assert_eq!(report.listening, BTreeSet::from([8080]));
     assert!(report.peers.is_empty() && report.sources.is_empty() && report.rejected.is_empty());
-    assert_eq!(invalid.len(), 5, "{invalid:?}");
+    assert_eq!(report.own_ports, [(5443, "peers".to_owned())].into());
+    assert_eq!(invalid.len(), 6, "{invalid:?}");
 }
 
 #[test]

@@ -24,6 +24,9 @@ impl From<&NodeReport> for wire::NodeReport {
             sources: report.sources.iter().map(Into::into).collect(),
             rejected: report.rejected.iter().map(Into::into).collect(),
             listening: report.listening.iter().map(|&port| port.into()).collect(),
+            own_ports: (report.own_ports.iter())
+                .map(|(&port, purpose)| (port.into(), reason(purpose)))
+                .collect(),
         }
     }
 }
@@ -49,11 +52,16 @@ impl NodeReport {
             &mut invalid,
             report.rejected.into_iter().map(TryInto::try_into),
         );
-        let listening = report.listening.into_iter().map(|port| {
-            u16::try_from(port)
-                .map_err(|_| Invalid::new("listening", format_args!("{port} is above 65535")))
-        });
-        let listening: Vec<u16> = usable(&mut invalid, listening);
+        let listening = report.listening.into_iter();
+        let listening: Vec<u16> = usable(
+            &mut invalid,
+            listening.map(|number| port("listening", number)),
+        );
+        let own_ports = report.own_ports.into_iter();
+        let own_ports = usable(
+            &mut invalid,
+            own_ports.map(|(number, purpose)| Ok((port("own ports", number)?, reason(&purpose)))),
+        );
         let report = Self {
             software: report.software,
             waits_for: report.waits_for,
@@ -66,9 +74,14 @@ impl NodeReport {
             sources,
             rejected,
             listening: listening.into_iter().collect(),
+            own_ports: own_ports.into_iter().collect(),
         };
         (report, invalid)
     }
+}
+
+fn port(field: &'static str, number: u32) -> Result<u16, Invalid> {
+    u16::try_from(number).map_err(|_| Invalid::new(field, format_args!("{number} is above 65535")))
 }
 
 fn usable<T>(

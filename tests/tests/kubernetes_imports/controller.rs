@@ -148,7 +148,7 @@ fn run(
             labels: BTreeMap::new(),
         };
         let mut config = ClusterConfig::new(peer, SYSTEM, state.path().to_owned());
-        config.agent_ports = [4443, 4440].into();
+        config.agent_ports = [(4443, "other peers".to_owned())].into();
         let agents = Agents::default();
         let source = ApiServer::new(client.clone(), SYSTEM);
         let handle = start_in_cluster(config, source, agents.clone())?;

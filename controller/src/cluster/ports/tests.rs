@@ -4,7 +4,7 @@ fn ports() -> Ports {
     Ports::new(PortRules {
         allocation: 20_000..=20_001,
         node_ports: 30_000..=32_767,
-        agent_ports: [4443].into(),
+        agent_ports: [(4443, "other peers".to_owned())].into(),
     })
 }
 
@@ -147,4 +147,32 @@ fn a_new_wish_gives_the_stored_port_up() {
     assert_eq!(moved, TargetPort::Proposed(port(9001)));
     let other = decide(&mut ports, "b", wish(2, 9000, 0));
     assert_eq!(other, TargetPort::Proposed(port(9000)));
+}
+
+#[test]
+fn a_port_that_an_agent_says_is_its_own_is_given_up_and_comes_back_with_it() {
+    let mut ports = ports();
+    decide(&mut ports, "a", wish(1, 9000, 9000));
+    decide(&mut ports, "b", wish(1, 0, 20_000));
+    let own = |port| BTreeMap::from([(port, "other peers (--listen)".to_owned())]);
+    ports.agents_listen(own(9000));
+    assert_eq!(woken(&mut ports), ["a"]);
+    let TargetPort::Refused(refused) = decide(&mut ports, "a", wish(1, 9000, 9000)) else {
+        panic!("the agent listens there");
+    };
+    let said = finding(&name("a"), Some(port(9000)), Err(&refused));
+    assert_eq!(said.reason, reasons::TARGET_PORT_RESERVED);
+    let wanted = "target port 9000 is the agent's own, for other peers (--listen)";
+    assert!(said.message.contains(wanted), "{}", said.message);
+    let default = decide(&mut ports, "c", wish(1, 4443, 0));
+    assert!(
+        matches!(default, TargetPort::Refused(PortRefused::Agent { .. })),
+        "what agents have by default is theirs all the same"
+    );
+    ports.agents_listen(own(20_000));
+    assert_eq!(woken(&mut ports), ["a", "b", "c"]);
+    let healed = decide(&mut ports, "a", wish(1, 9000, 0));
+    assert_eq!(healed, TargetPort::Proposed(port(9000)));
+    let moved = decide(&mut ports, "b", wish(1, 0, 20_000));
+    assert_eq!(moved, TargetPort::Proposed(port(20_001)));
 }

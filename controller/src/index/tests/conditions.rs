@@ -234,7 +234,7 @@ fn every_condition_is_false_with_the_cure_and_turns_true_by_itself() {
     for row in rows() {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(&directory);
-        config.own_ports.insert(4443);
+        config.own_ports.insert(4443, "other peers".to_owned());
         let mut harness = Harness::empty(&config);
         for document in &row.wrong {
             harness.apply(document);

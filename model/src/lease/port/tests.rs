@@ -1,12 +1,19 @@
+use std::collections::BTreeSet;
+
 use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
+
+fn own(ports: &[u16]) -> BTreeMap<u16, String> {
+    let name = |port: &u16| (*port, "other peers".to_owned());
+    ports.iter().map(name).collect()
+}
 
 fn rules() -> PortRules {
     PortRules {
         allocation: 20000..=20003,
         node_ports: PortRules::DEFAULT_NODE_PORTS,
-        agent_ports: [4443, 20001].into(),
+        agent_ports: own(&[4443, 20001]),
     }
 }
 
@@ -57,7 +64,10 @@ fn an_explicit_port_is_honoured_or_refused_with_the_reason() {
             32767,
             Some("target port 32767 is in the NodePort range 30000-32767"),
         ),
-        (4443, Some("target port 4443 is the agent's own")),
+        (
+            4443,
+            Some("target port 4443 is the agent's own, for other peers"),
+        ),
         (9100, Some("target port 9100 has a listener on a node")),
     ] {
         let mut leases = PortLeases::new(rules());
@@ -234,7 +244,8 @@ fn a_lease_that_the_rules_no_longer_allow_is_replaced() {
     let mut leases = PortLeases::new(rules());
     claim(&mut leases, &request("a", 0, 0)).unwrap();
     claim(&mut leases, &request("b", 0, 8080)).unwrap();
-    leases.rules.agent_ports.extend([20000, 8080]);
+    let refused = leases.set_agent_ports(own(&[4443, 20001, 20000, 8080]));
+    assert_eq!(refused, [name("b"), name("a")]);
     assert_eq!(claim(&mut leases, &request("a", 0, 0)), Ok(20002));
     claim(&mut leases, &request("b", 0, 8080)).unwrap_err();
     assert_eq!(leases.port(&name("b")), None);
