@@ -24,7 +24,7 @@ use clusterlink_process::{
 };
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -39,8 +39,7 @@ use crate::{
     Handle,
     admin::{self, Served},
     agents::Agents,
-    authority,
-    leader::{Election, Holder, Leadership},
+    leader::{Election, Holder},
     metrics::{ControllerMetrics, Writes},
     source::api_server::ApiServer,
     status::{
@@ -51,9 +50,6 @@ use crate::{
 
 /// How long parts may take to end in good order; shorter than a pod's grace period.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// How often the lease holder looks for keys of replicas that are gone.
-const PRUNE: Duration = Duration::from_secs(60);
 
 /// Parses the command line, runs until a signal, and maps errors to exit codes.
 pub fn main() -> ExitCode {
@@ -203,13 +199,6 @@ impl Process {
         let undecodable =
             events::undecodable(controller.problems(), leadership.clone(), events.clone());
         self.spawn("the teller of undecodable objects", undecodable);
-        let pruning = prune(
-            client.clone(),
-            settings.namespace.clone(),
-            settings.identity.clone(),
-            leadership.clone(),
-        );
-        self.spawn("the keeper of the authorities", pruning);
         plug_in(Parts {
             settings,
             client: &client,
@@ -222,7 +211,7 @@ impl Process {
             tasks: &mut self.tasks,
             background: &mut self.background,
             stop: &self.stop,
-        })?;
+        });
         self.election
             .spawn(election.run(self.election_stop.clone()));
         let served = Served {
@@ -278,30 +267,6 @@ impl Process {
                     "{name} has ended; this is a fault of this program, its log says more"
                 )
             }
-        }
-    }
-}
-
-/// Removes what replicas without a pod have published, while this one leads.
-async fn prune(
-    client: Client,
-    namespace: String,
-    identity: String,
-    leadership: watch::Receiver<Leadership>,
-) {
-    let mut tick = tokio::time::interval(PRUNE);
-    // Not at once: a replica may publish before its pod is seen.
-    tick.tick().await;
-    loop {
-        tick.tick().await;
-        if !leadership.borrow().leading {
-            continue;
-        }
-        let name = authority::CA_CONFIG_MAP;
-        match authority::prune_ca(client.clone(), &namespace, name, &identity).await {
-            Ok(stale) if stale.is_empty() => {}
-            Ok(stale) => info!(?stale, "removed the authorities of replicas that are gone"),
-            Err(error) => warn!(%error, "cannot look for authorities of replicas that are gone"),
         }
     }
 }

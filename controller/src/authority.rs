@@ -1,105 +1,162 @@
-//! The certificates that agents trust the push servers by: one ConfigMap, one key for each replica.
+//! What agents trust the push servers by, over replicas and restarts.
 //!
-//! Each replica owns its key as a field manager of its own, so that none can overwrite another's.
-//! Agents mount the ConfigMap and trust all of it.
+//! ```text
+//! Secret (authorities with their keys) ─▶ this replica's certificates
+//!    └─ certificates alone ─▶ ConfigMap ─▶ mounted by agents
+//! ```
+//! The first replica makes the Secret, the others read it; whoever finds that it is time renews it.
 
-use std::collections::BTreeSet;
+mod secret;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams, PostParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
+use tracing::{error, info, warn};
 
-/// The name of the ConfigMap in the system namespace.
-pub const CA_CONFIG_MAP: &str = "clusterlink-controller-ca";
+use self::secret::{DecideError, Fault, Step};
+use crate::push::{Authority, AuthorityError, Roots};
+use clusterlink_crds::labels::FIELD_MANAGER;
 
-/// The label that the controller's pods have.
-pub const CONTROLLER_PODS: &str = "app.kubernetes.io/name=clusterlink-controller";
+/// The name of the Secret and of the ConfigMap in the system namespace.
+pub const CA: &str = "clusterlink-controller-ca";
+/// The key of the ConfigMap, which is the name of the file that agents read.
+pub const CA_KEY: &str = "ca.pem";
 
-/// Publishes the certificate authority of one replica under its identity.
-///
-/// # Errors
-/// What the API server said.
-pub async fn publish_ca(
-    client: Client,
-    namespace: &str,
-    name: &str,
-    own_identity: &str,
-    pem: &str,
-) -> Result<(), kube::Error> {
-    let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
-    let manager = format!("clusterlink.net/{own_identity}");
-    let body = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name},
-        "data": {own_identity: pem},
-    });
-    let parameters = PatchParams::apply(&manager).force();
-    maps.patch(name, &parameters, &Patch::Apply(body))
-        .await
-        .map(drop)
+/// How long to wait after a failure of the API server, or a race.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait while somebody has to correct the Secret.
+const FAULTY: Duration = Duration::from_secs(10);
+/// How often both objects are looked at again: somebody may have removed or renewed them.
+const REFRESH: Duration = Duration::from_secs(300);
+
+/// Keeps the authorities of this replica the same as those of the others.
+#[expect(missing_debug_implementations, reason = "a client has nothing to show")]
+pub struct Keeper {
+    secrets: Api<Secret>,
+    maps: Api<ConfigMap>,
+    namespace: String,
+    authority: Arc<Authority>,
+    known: Option<Roots>,
 }
 
-/// Removes the keys of replicas whose pod is gone; for the lease holder. Gives the removed keys.
-///
-/// # Errors
-/// What the API server said.
-pub async fn prune_ca(
-    client: Client,
-    namespace: &str,
-    name: &str,
-    own_identity: &str,
-) -> Result<Vec<String>, kube::Error> {
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let Some(map) = maps.get_opt(name).await? else {
-        return Ok(Vec::new());
-    };
-    let pods: Api<Pod> = Api::namespaced(client, namespace);
-    let living = pods
-        .list(&ListParams::default().labels(CONTROLLER_PODS))
-        .await?;
-    let living = living.items.into_iter().filter_map(|pod| pod.metadata.name);
-    let stale = stale(&map, &living.collect(), own_identity);
-    if stale.is_empty() {
-        return Ok(stale);
+/// Why a replica has not got, or not published, its authorities.
+#[derive(Debug, thiserror::Error)]
+enum KeepError {
+    #[error(transparent)]
+    Fault(Fault),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("Secret {CA}: {0}")]
+    Secret(kube::Error),
+    #[error("ConfigMap {CA}: {0}")]
+    ConfigMap(kube::Error),
+    #[error("Secret {CA} was written by another replica at the same time")]
+    Raced,
+}
+
+impl From<DecideError> for KeepError {
+    fn from(error: DecideError) -> Self {
+        match error {
+            DecideError::Fault(fault) => Self::Fault(fault),
+            DecideError::Authority(error) => Self::Authority(error),
+        }
     }
-    let nothing = stale.iter().map(|key| (key.clone(), Value::Null));
-    let body = json!({
-        // Somebody may have published in the meantime: then it is looked at again later.
-        "metadata": {"resourceVersion": map.metadata.resource_version},
-        "data": nothing.collect::<serde_json::Map<_, _>>(),
-    });
-    maps.patch(name, &PatchParams::default(), &Patch::Merge(body))
-        .await?;
-    Ok(stale)
 }
 
-fn stale(map: &ConfigMap, living: &BTreeSet<String>, own_identity: &str) -> Vec<String> {
-    let keys = map.data.iter().flat_map(|data| data.keys());
-    keys.filter(|key| *key != own_identity && !living.contains(*key))
-        .cloned()
-        .collect()
-}
+impl Keeper {
+    /// A keeper of the authorities that `authority` signs with.
+    pub fn new(client: Client, namespace: &str, authority: Arc<Authority>) -> Self {
+        Self {
+            secrets: Api::namespaced(client.clone(), namespace),
+            maps: Api::namespaced(client, namespace),
+            namespace: namespace.to_owned(),
+            authority,
+            known: None,
+        }
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Goes on until it is dropped; calls `published` once agents can trust this replica.
+    pub async fn run(mut self, published: impl FnOnce()) {
+        let mut published = Some(published);
+        loop {
+            let pause = match self.round().await {
+                Ok(()) => {
+                    if let Some(published) = published.take() {
+                        published();
+                    }
+                    REFRESH
+                }
+                Err(KeepError::Raced) => AGAIN,
+                Err(KeepError::Fault(fault)) => {
+                    error!(serving = self.known.is_some(), "{fault}");
+                    FAULTY
+                }
+                Err(failure) => {
+                    warn!(%failure, "cannot share the certificate authority of the push servers");
+                    AGAIN
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
 
-    #[test]
-    fn only_keys_of_replicas_without_a_pod_are_stale() {
-        let map = ConfigMap {
-            data: Some(
-                ["a", "b", "c"]
-                    .map(|key| (key.to_owned(), String::new()))
-                    .into(),
-            ),
-            ..ConfigMap::default()
+    async fn round(&mut self) -> Result<(), KeepError> {
+        let roots = self.shared().await?;
+        self.authority.set(roots.clone())?;
+        self.known = Some(roots);
+        self.publish().await.map_err(KeepError::ConfigMap)
+    }
+
+    /// The authorities of all replicas, which are made or renewed where it is time.
+    async fn shared(&self) -> Result<Roots, KeepError> {
+        let stored = self.secrets.get_opt(CA).await.map_err(KeepError::Secret)?;
+        let now = SystemTime::now();
+        let step = secret::decide(stored, self.known.as_ref(), &self.namespace, now)?;
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
         };
-        let living = BTreeSet::from(["b".to_owned()]);
-        assert_eq!(stale(&map, &living, "a"), ["c"]);
-        assert!(stale(&ConfigMap::default(), &living, "a").is_empty());
+        let (written, roots) = match step {
+            Step::Use(roots) => return Ok(roots),
+            Step::Create(secret, roots) => {
+                info!(
+                    "making Secret {}/{CA}, which all replicas share",
+                    self.namespace
+                );
+                (self.secrets.create(&parameters, &secret).await, roots)
+            }
+            Step::Update(secret, roots) => {
+                info!("renewing the authorities in Secret {}/{CA}", self.namespace);
+                (self.secrets.replace(CA, &parameters, &secret).await, roots)
+            }
+        };
+        match written {
+            Ok(_) => Ok(roots),
+            // Another was faster: what it wrote counts.
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                Err(KeepError::Raced)
+            }
+            Err(error) => Err(KeepError::Secret(error)),
+        }
+    }
+
+    /// Applies the certificates, which changes nothing unless they did or somebody else wrote.
+    async fn publish(&self) -> Result<(), kube::Error> {
+        let body = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": CA},
+            "data": {CA_KEY: self.authority.certificate_pem()},
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        self.maps
+            .patch(CA, &parameters, &Patch::Apply(body))
+            .await
+            .map(drop)
     }
 }

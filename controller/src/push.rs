@@ -10,8 +10,8 @@
 //! An agent that reads slowly costs pointers to what it is being sent, never copies: it is given
 //! the next batch from the log when it has acknowledged the last one, and so the newest state.
 //!
-//! Every replica has a certificate authority of its own unless it is given one, so agents are given
-//! the certificates of all of them in one bundle.
+//! All replicas share their certificate authorities, so an agent trusts any of them, also one that was
+//! started a moment ago.
 
 mod accept;
 mod auth;
@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     auth::{Authenticator, Identity, Refusal},
-    authority::{Authority, AuthorityError},
+    authority::{Authority, AuthorityError, Roots},
     metrics::Metrics,
 };
 #[cfg(feature = "api-server")]

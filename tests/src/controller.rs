@@ -108,9 +108,14 @@ impl Controller {
 
     /// Waits until it says that it is ready.
     pub fn wait_ready(&mut self) -> Result<()> {
+        self.wait_ready_for(PATIENCE)
+    }
+
+    /// [`Controller::wait_ready`] with less patience, where it is not expected.
+    pub fn wait_ready_for(&mut self, patience: Duration) -> Result<()> {
         let url = format!("http://{}/readyz", self.metrics);
         let (host, process) = (&self.host, &mut self.process);
-        let ready = wait_until("the controller is ready", PATIENCE, || {
+        let ready = wait_until("the controller is ready", patience, || {
             if let Some(status) = process.ended()? {
                 return Ok(Some(Err(status)));
             }

@@ -39,7 +39,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// Starts what writes Services and EndpointSlices while this replica leads, and the push server.
-pub(super) fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
+pub(super) fn plug_in(parts: Parts<'_>) {
     let (leading, is_leading) = watch::channel(false);
     let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
     let (leadership, stop) = (parts.leadership.clone(), parts.stop.clone());
@@ -48,7 +48,7 @@ pub(super) fn plug_in(parts: Parts<'_>) -> anyhow::Result<()> {
         tokio::join!(writer.run(), lead(leadership, leading, stop));
         "the writer of Services and EndpointSlices"
     });
-    push::start(parts)
+    push::start(parts);
 }
 
 /// Tells the writer whether this replica leads, until the process stops.

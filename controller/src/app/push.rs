@@ -1,28 +1,23 @@
 //! The push server in this process: its certificates, who may connect, and who leads.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use anyhow::Context as _;
 use clusterlink_model::ObjectName;
-use kube::Client;
 use tokio::sync::watch;
-use tracing::warn;
 
 use super::parts::Parts;
 use crate::{
     agents::AGENT,
-    authority::{CA_CONFIG_MAP, publish_ca},
+    authority::Keeper,
     leader::Leadership,
     push::{self, Authority, Metrics, PushConfig, PushServer, TokenReviewer, live_pods},
 };
 
-/// How long to wait before the authority is published again after a failure.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How often the authority is published again, in case that somebody has removed it.
-const REFRESH: Duration = Duration::from_secs(300);
+/// What agents trust this replica by.
+const AUTHORITY: &str = "the certificate authority in Secret and ConfigMap clusterlink-controller-ca (the log says more)";
 
 /// Starts the push server on the listener of `parts`.
-pub(super) fn start(parts: Parts<'_>) -> anyhow::Result<()> {
+pub(super) fn start(parts: Parts<'_>) {
     let Parts {
         settings,
         client,
@@ -37,16 +32,13 @@ pub(super) fn start(parts: Parts<'_>) -> anyhow::Result<()> {
         stop,
     } = parts;
     let namespace = settings.namespace.as_str();
-    let authority = Authority::new(namespace).context("the push server has no certificate")?;
-    let authority = Arc::new(authority);
-    let published = readiness.block("the publication of the certificate that agents trust");
-    background.spawn(publish(
-        client.clone(),
-        settings.namespace.clone(),
-        settings.identity.clone(),
-        authority.certificate_pem().to_owned(),
-        move || drop(published),
-    ));
+    let authority = Arc::new(Authority::pending(namespace));
+    let keeper = Keeper::new(client.clone(), namespace, Arc::clone(&authority));
+    let published = readiness.block(AUTHORITY);
+    background.spawn(async move {
+        keeper.run(move || drop(published)).await;
+        "the keeper of the certificate authority"
+    });
     let (live_pods, watching) = live_pods(client.clone(), namespace);
     background.spawn(async move {
         watching.await;
@@ -72,38 +64,6 @@ pub(super) fn start(parts: Parts<'_>) -> anyhow::Result<()> {
         push::serve(listener, server, stop).await;
         "the push server"
     });
-    Ok(())
-}
-
-/// Keeps this replica's certificate where agents find it. Each write is the same as the last one, so
-/// that it changes nothing unless somebody else did.
-async fn publish(
-    client: Client,
-    namespace: String,
-    identity: String,
-    pem: String,
-    published: impl FnOnce(),
-) -> &'static str {
-    let mut published = Some(published);
-    loop {
-        let done = publish_ca(client.clone(), &namespace, CA_CONFIG_MAP, &identity, &pem).await;
-        let pause = match done {
-            Ok(()) => {
-                if let Some(published) = published.take() {
-                    published();
-                }
-                REFRESH
-            }
-            Err(error) => {
-                warn!(
-                    %error,
-                    "cannot publish the certificate that agents trust in ConfigMap {namespace}/{CA_CONFIG_MAP}"
-                );
-                AGAIN
-            }
-        };
-        tokio::time::sleep(pause).await;
-    }
 }
 
 /// Tells the push server who leads.

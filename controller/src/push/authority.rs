@@ -1,47 +1,45 @@
-//! The certificate authority of the push server, and the certificates that it shows.
+//! The certificates that the push server shows, and the authorities that sign them.
+//!
+//! ```text
+//! Roots, shared by all replicas ─▶ Authority: a certificate of this process alone ─▶ handshakes
+//!   └─ their certificates, without keys ─▶ what agents trust
+//! ```
+
+mod root;
+mod roots;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
-};
 use rustls::{
-    pki_types::{CertificateDer, PrivateKeyDer},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const DAY: Duration = Duration::from_secs(24 * 3_600);
-/// How long the authority is valid.
-const AUTHORITY: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
-/// How long a certificate is valid; another one is made when a third of that is over.
-const CERTIFICATE: Duration = Duration::from_secs(90 * 24 * 3_600);
+use self::root::{Leaf, Root};
+pub use self::roots::Roots;
 
-/// Signs the certificates that agents see.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// Gives every handshake a certificate that agents trust.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: String,
-    names: Vec<String>,
-    current: Mutex<Option<Issued>>,
+    name: String,
+    state: Mutex<State>,
 }
 
-struct Issued {
-    renew: SystemTime,
-    key: Arc<CertifiedKey>,
+#[derive(Default)]
+struct State {
+    roots: Option<Arc<Roots>>,
+    current: Option<(Arc<Root>, Leaf)>,
 }
 
 /// A certificate could not be made or used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// It could not be made, or what was kept is not a certificate and its key.
-    #[error(
-        "the push server's certificate authority: {attempt}; delete what was kept to have it made anew"
-    )]
+    /// It could not be made.
+    #[error("the push server's certificate authority: {attempt}")]
     Certificate {
         /// What was attempted.
         attempt: &'static str,
@@ -52,6 +50,12 @@ pub enum AuthorityError {
     /// The key of a certificate could not be used.
     #[error("the key of the push server's certificate cannot be used")]
     Key(#[source] rustls::Error),
+    /// What was kept is not what was stored once.
+    #[error("{0}")]
+    Content(String),
+    /// There is none that is valid, or not yet.
+    #[error("no certificate authority is there yet")]
+    None,
 }
 
 impl Authority {
@@ -60,99 +64,88 @@ impl Authority {
         format!("clusterlink-controller.{namespace}.svc")
     }
 
-    /// A new authority with a new key, for a controller in a namespace.
+    /// Refuses every handshake until it is given authorities.
+    pub fn pending(namespace: &str) -> Self {
+        Self {
+            name: Self::server_name(namespace),
+            state: Mutex::default(),
+        }
+    }
+
+    /// With a new authority that nobody shares yet.
     ///
     /// # Errors
     /// When no key or certificate can be made.
     pub fn new(namespace: &str) -> Result<Self, AuthorityError> {
-        let key = KeyPair::generate().map_err(failed("cannot make a key"))?;
-        let now = SystemTime::now();
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        (params.distinguished_name).push(DnType::CommonName, Self::server_name(namespace));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.not_before = (now - HOUR).into();
-        params.not_after = (now + AUTHORITY).into();
-        let certificate = (params.self_signed(&key)).map_err(failed("cannot sign itself"))?;
-        Self::with(namespace, certificate.pem(), key)
-    }
-
-    /// The authority that another replica, or an earlier process, has made.
-    ///
-    /// # Errors
-    /// When these are not a certificate and its key.
-    pub fn from_pem(namespace: &str, certificate: &str, key: &str) -> Result<Self, AuthorityError> {
-        let key = KeyPair::from_pem(key).map_err(failed("the key is not one"))?;
-        Self::with(namespace, certificate.to_owned(), key)
-    }
-
-    fn with(namespace: &str, certificate: String, key: KeyPair) -> Result<Self, AuthorityError> {
-        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
-            .map_err(failed("the certificate is not one"))?;
-        let authority = Self {
-            issuer,
-            certificate,
-            names: vec![Self::server_name(namespace)],
-            current: Mutex::new(None),
-        };
-        // What cannot work is found at the start.
-        authority.certified_key(SystemTime::now())?;
+        let authority = Self::pending(namespace);
+        authority.set(Roots::generate(namespace, SystemTime::now())?)?;
         Ok(authority)
     }
 
-    /// What agents have to trust, PEM. Agents trust several: those of all replicas.
-    pub fn certificate_pem(&self) -> &str {
-        &self.certificate
+    /// Takes the authorities that sign from now on. The certificate that is shown stays if it is
+    /// still one of theirs.
+    ///
+    /// # Errors
+    /// When they cannot sign; then what was there before stays.
+    pub fn set(&self, roots: Roots) -> Result<(), AuthorityError> {
+        let now = SystemTime::now();
+        // What cannot work is found here, not in a handshake.
+        let root = roots.signer(now).ok_or(AuthorityError::None)?;
+        let kept = self.lock().is_current(root, now);
+        let fresh = match kept {
+            true => None,
+            false => Some((Arc::clone(root), root.issue(&self.name, now)?)),
+        };
+        let mut state = self.lock();
+        state.roots = Some(Arc::new(roots));
+        if fresh.is_some() {
+            state.current = fresh;
+        }
+        Ok(())
     }
 
-    /// The secret of the authority, PEM, for a Secret that replicas share.
-    pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+    /// What agents have to trust, PEM; empty while nothing is known.
+    pub fn certificate_pem(&self) -> String {
+        let state = self.lock();
+        state
+            .roots
+            .as_ref()
+            .map_or_else(String::new, |roots| roots.certificates(SystemTime::now()))
     }
 
     fn certified_key(&self, now: SystemTime) -> Result<Arc<CertifiedKey>, AuthorityError> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(issued) = current.as_ref().filter(|issued| now < issued.renew) {
-            return Ok(Arc::clone(&issued.key));
+        let mut state = self.lock();
+        let roots = state.roots.clone().ok_or(AuthorityError::None)?;
+        let root = roots.signer(now).ok_or(AuthorityError::None)?;
+        if state.is_current(root, now)
+            && let Some((_, leaf)) = &state.current
+        {
+            return Ok(Arc::clone(&leaf.key));
         }
-        let key = Arc::new(self.issue(now)?);
-        *current = Some(Issued {
-            renew: now + CERTIFICATE / 3,
-            key: Arc::clone(&key),
-        });
+        let leaf = root.issue(&self.name, now)?;
+        let key = Arc::clone(&leaf.key);
+        state.current = Some((Arc::clone(root), leaf));
         Ok(key)
     }
 
-    fn issue(&self, now: SystemTime) -> Result<CertifiedKey, AuthorityError> {
-        let key = KeyPair::generate().map_err(failed("cannot make a key"))?;
-        let mut params =
-            CertificateParams::new(self.names.clone()).map_err(failed("cannot name a server"))?;
-        params.distinguished_name = DistinguishedName::new();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = (now - DAY).into();
-        params.not_after = (now + CERTIFICATE).into();
-        let certificate: CertificateDer<'static> = (params.signed_by(&key, &self.issuer))
-            .map_err(failed("cannot sign a certificate"))?
-            .into();
-        let key = PrivateKeyDer::try_from(key.serialize_der())
-            .map_err(|error| AuthorityError::Key(rustls::Error::General(error.to_owned())))?;
-        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(AuthorityError::Key)?;
-        Ok(CertifiedKey::new(vec![certificate], key))
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn failed(attempt: &'static str) -> impl FnOnce(rcgen::Error) -> AuthorityError {
-    move |source| AuthorityError::Certificate { attempt, source }
+impl State {
+    fn is_current(&self, root: &Root, now: SystemTime) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|(by, leaf)| by.certificate() == root.certificate() && now < leaf.renew)
+    }
 }
 
 impl std::fmt::Debug for Authority {
-    /// Without the key.
+    /// Without keys.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority")
-            .field("names", &self.names)
+            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }
@@ -161,6 +154,10 @@ impl ResolvesServerCert for Authority {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         match self.certified_key(SystemTime::now()) {
             Ok(key) => Some(key),
+            Err(AuthorityError::None) => {
+                tracing::debug!("an agent cannot connect: no certificate authority is there yet");
+                None
+            }
             Err(error) => {
                 tracing::error!(%error, "agents cannot connect: no certificate for the push server");
                 None
@@ -173,9 +170,11 @@ impl ResolvesServerCert for Authority {
 mod tests {
     use super::*;
 
+    const NAMESPACE: &str = "clusterlink-system";
+
     #[test]
     fn a_certificate_is_made_anew_long_before_it_ends() {
-        let authority = Authority::new("clusterlink-system").unwrap();
+        let authority = Authority::new(NAMESPACE).unwrap();
         let now = SystemTime::now();
         let first = authority.certified_key(now).unwrap();
         let later = authority.certified_key(now + 29 * DAY).unwrap();
@@ -185,15 +184,32 @@ mod tests {
     }
 
     #[test]
-    fn replicas_can_share_an_authority() {
-        let one = Authority::new("clusterlink-system").unwrap();
-        let other =
-            Authority::from_pem("clusterlink-system", one.certificate_pem(), &one.key_pem())
-                .unwrap();
-        assert_eq!(one.certificate_pem(), other.certificate_pem());
-        let error =
-            Authority::from_pem("clusterlink-system", one.certificate_pem(), "x").unwrap_err();
-        assert!(error.to_string().contains("the key is not one"), "{error}");
-        assert!(!format!("{one:?}").contains("PRIVATE"));
+    fn the_certificate_stays_when_the_same_authorities_are_read_again() {
+        let now = SystemTime::now();
+        let roots = Roots::generate(NAMESPACE, now).unwrap();
+        let again = Roots::from_pem(&roots.to_pem()).unwrap();
+        let other = Roots::generate(NAMESPACE, now).unwrap();
+        let authority = Authority::pending(NAMESPACE);
+        assert!(matches!(
+            authority.certified_key(now),
+            Err(AuthorityError::None)
+        ));
+        authority.set(roots).unwrap();
+        let first = authority.certified_key(now).unwrap();
+        authority.set(again).unwrap();
+        assert!(Arc::ptr_eq(&first, &authority.certified_key(now).unwrap()));
+        authority.set(other).unwrap();
+        assert_ne!(first.cert, authority.certified_key(now).unwrap().cert);
+    }
+
+    #[test]
+    fn no_key_is_shown() {
+        let roots = Roots::generate(NAMESPACE, SystemTime::now()).unwrap();
+        assert!(roots.to_pem().contains("PRIVATE KEY"));
+        assert!(!format!("{roots:?}").contains("PRIVATE"));
+        let authority = Authority::pending(NAMESPACE);
+        authority.set(roots).unwrap();
+        assert!(!format!("{authority:?}").contains("PRIVATE"));
+        assert!(!authority.certificate_pem().contains("PRIVATE"));
     }
 }

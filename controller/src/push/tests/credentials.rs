@@ -130,7 +130,7 @@ async fn a_stream_ends_with_its_token_and_goes_on_with_the_next() {
     node.settle();
     let short = Duration::from_millis(300);
     server.tokens.set("short", Ok(identity("n2", short)));
-    let files = Files::new(server.authority.certificate_pem(), "short");
+    let files = Files::new(&server.authority.certificate_pem(), "short");
     let mut other = Node::start("n2", server.address, files, None);
     other.apply().await;
     other.settle();

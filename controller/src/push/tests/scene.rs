@@ -214,7 +214,7 @@ impl Server {
     /// A node whose agent connects to an address, having kept something.
     pub(super) fn node_at(&self, name: &str, at: SocketAddr, kept: Option<Snapshot>) -> Node {
         let token = self.tokens.issue(name, Duration::from_secs(3600));
-        let files = Files::new(self.authority.certificate_pem(), &token);
+        let files = Files::new(&self.authority.certificate_pem(), &token);
         Node::start(name, at, files, kept)
     }
 }
