@@ -9,10 +9,11 @@
 //! their processes a cgroup and a network, and reports them as running.
 
 mod node;
+mod site;
 mod workload;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 pub use self::node::{AgentOptions, Node};
+pub use self::site::{Pair, Site, backends, imported};
 pub use self::workload::Workload;
 pub use crate::controller::SYSTEM;
 use crate::controller::{Controller, ControllerOptions};
@@ -46,12 +48,18 @@ pub struct Cluster {
     /// Its controller, while one runs.
     pub controller: Option<Controller>,
     certs: PathBuf,
+    labels: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a control plane and a controller on a host of the cluster's name, which is also the
     /// peer's name. It has no nodes yet.
     pub fn start(scene: &Scene, fabric: &Fabric, name: &str) -> Result<Self> {
+        Self::labelled(scene, fabric, name, &[])
+    }
+
+    /// [`Cluster::start`] of a peer that says these labels of itself, each as `key=value`.
+    pub fn labelled(scene: &Scene, fabric: &Fabric, name: &str, labels: &[&str]) -> Result<Self> {
         let host = scene.host(name)?;
         let plane = ControlPlane::start(&host)?;
         let certs = scene.directory().join(format!("certs-{name}"));
@@ -63,6 +71,7 @@ impl Cluster {
             plane,
             controller: None,
             certs,
+            labels: labels.iter().map(ToString::to_string).collect(),
         };
         cluster.install()?;
         cluster.start_controller()?;
@@ -89,10 +98,11 @@ impl Cluster {
     /// Starts the controller, as a pod of the system namespace would run, and waits until it is
     /// ready. It learns its peer's name from the Secret.
     pub fn start_controller(&mut self) -> Result<()> {
-        let options = ControllerOptions {
+        let mut options = ControllerOptions {
             peer_name: None,
             ..ControllerOptions::named(&self.name)
         };
+        options.flags.extend(self.label_flags());
         let controller = Controller::start_with(&self.host, &self.plane, &options)?;
         self.controller = Some(controller);
         Ok(())
@@ -101,6 +111,16 @@ impl Cluster {
     /// The cluster's name, which is its peer's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Changes what the peer says of itself, for whatever is started from now on.
+    pub fn relabel(&mut self, labels: &[&str]) {
+        self.labels = labels.iter().map(ToString::to_string).collect();
+    }
+
+    /// The flags of controller and agents with the peer's labels.
+    pub(crate) fn label_flags(&self) -> impl Iterator<Item = String> {
+        self.labels.iter().map(|label| format!("--label={label}"))
     }
 
     /// The host of its control plane.
@@ -163,16 +183,25 @@ impl Cluster {
 
     /// The IPv4 ClusterIP and port of an import's Service, once it has one.
     pub fn import_address(&self, namespace: &str, name: &str) -> Result<SocketAddr> {
+        self.import_address_of(namespace, name, false)
+    }
+
+    /// The ClusterIP of a family and the port of an import's Service, once it has one.
+    pub fn import_address_of(&self, namespace: &str, name: &str, ipv6: bool) -> Result<SocketAddr> {
         let what = format!("the import {namespace}/{name} has a Service");
         wait_until(&what, PATIENCE, || {
             let service = self.plane.get(&["service", name, "-n", namespace])?;
-            let ip = service["spec"]["clusterIP"]
-                .as_str()
-                .context("no clusterIP")?;
+            let all = service["spec"]["clusterIPs"].as_array();
+            let address = all
+                .into_iter()
+                .flatten()
+                .filter_map(|ip| ip.as_str()?.parse().ok())
+                .find(|ip: &IpAddr| ip.is_ipv6() == ipv6)
+                .context("no clusterIP of that family")?;
             let port = service["spec"]["ports"][0]["port"]
                 .as_u64()
                 .context("no port")?;
-            Ok(Some(SocketAddr::new(ip.parse()?, u16::try_from(port)?)))
+            Ok(Some(SocketAddr::new(address, u16::try_from(port)?)))
         })
     }
 }

@@ -109,6 +109,11 @@ impl Host {
         format!("10.78.{}.0/24", self.number)
     }
 
+    /// The range that the IPv6 addresses of its pods come from.
+    pub fn pod_range_ipv6(&self) -> String {
+        format!("fd00:78:{:x}::/64", self.number)
+    }
+
     /// A place of this host in a cgroup of any other path below the host's subtree.
     pub fn place_in(&self, name: &str, cgroup: &Path) -> Result<Place> {
         self.place_with(name, cgroup, Some(self.hosts_file()))

@@ -203,11 +203,31 @@ impl ControlPlane {
 
     /// Writes manifests into a file of the scene, for `kubectl -f`.
     pub fn write_manifests(&self, name: &str, manifests: &[Value]) -> Result<PathBuf> {
-        let file = self.directory.join(format!("{name}.json"));
+        let file = self.manifests_file(name);
         let list = json!({"apiVersion": "v1", "kind": "List", "items": manifests});
         fs::write(&file, list.to_string())
             .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(file)
+    }
+
+    /// The file that [`Self::write_manifests`] writes under that name.
+    pub(crate) fn manifests_file(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.json"))
+    }
+
+    /// What was last written under that name; nothing if nothing was.
+    pub(crate) fn read_manifests(&self, name: &str) -> Result<Vec<Value>> {
+        let file = self.manifests_file(name);
+        if !file.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let mut list: Value = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no JSON", file.display()))?;
+        Ok(list["items"]
+            .as_array_mut()
+            .map(std::mem::take)
+            .unwrap_or_default())
     }
 
     /// Applies the definitions of our kinds, and waits until they are served.

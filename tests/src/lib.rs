@@ -33,6 +33,7 @@ pub mod pod;
 pub mod process;
 pub mod report;
 pub mod scene;
+pub mod stories;
 pub mod story;
 pub mod tools;
 pub mod traffic;

@@ -2,27 +2,18 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clusterlink_tests::manifests;
-use clusterlink_tests::report::{Amount, Exchange, ServerEvent};
-use clusterlink_tests::traffic::{Client, Decoys, Server, any, datagram};
+use clusterlink_tests::report::ServerEvent;
+use clusterlink_tests::stories::{Share, Stage as _, transport};
+use clusterlink_tests::traffic::{Client, Decoys, Server};
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, wait_verdict};
 use clusterlink_tests::{Scene, story};
 use nix::errno::Errno;
 
 const GIBIBYTE: u64 = 1 << 30;
-
-/// Exports a server of a mode from `east` and imports it at `west`, with everything allowed.
-fn shared(world: &World, name: &str, mode: &str, flags: &[&str]) -> Result<(Server, SocketAddr)> {
-    let server = Server::start(world.east().host(), mode, any(0), flags)?;
-    let backend = SocketAddr::new(world.east().host().ipv4(), server.address.port());
-    world.export(world.east(), name, 80, backend)?;
-    let address = world.import(name, 80, "static", &["east"])?;
-    Ok((server, address))
-}
 
 fn world(scene: &Scene) -> Result<World> {
     let world = World::new(scene, &["east"])?;
@@ -33,124 +24,28 @@ fn world(scene: &Scene) -> Result<World> {
 #[test]
 fn curl_reaches_an_http_server_of_another_peer_by_name() -> Result<()> {
     story("http-by-name", |scene| {
-        let world = world(scene)?;
-        let client = world.workload("client", |pod| pod)?;
-        let (_server, address) = shared(&world, "web", "http", &["--name", "hello from east"])?;
-        wait_verdict(
-            "the import works",
-            SOON,
-            &client,
-            address,
-            &[Verdict::Served],
-        )?;
-        for name in ["web", "web.shop", "web.shop.svc.cluster.local"] {
-            let answer = client.run(
-                "curl",
-                &[
-                    "--silent",
-                    "--show-error",
-                    "--max-time",
-                    "5",
-                    &format!("http://{name}/"),
-                ],
-            )?;
-            ensure!(answer == "hello from east\n", "{name} answered {answer:?}");
-        }
-        Ok(())
+        transport::a_web_server_is_reached_by_name(&world(scene)?)
     })
 }
 
 #[test]
 fn a_gibibyte_arrives_intact_each_way() -> Result<()> {
     story("gibibyte", |scene| {
-        let world = world(scene)?;
-        let client = world.workload("client", |pod| pod)?;
-        let (_sink, up) = shared(&world, "sink", "sink", &[])?;
-        let bytes = GIBIBYTE.to_string();
-        let (mut source, down) = shared(
-            &world,
-            "source",
-            "source",
-            &["--bytes", &bytes, "--seed", "7"],
-        )?;
-        wait_verdict("the import works", SOON, &client, up, &[Verdict::Served])?;
-
-        let sent = Client::to(up).send(GIBIBYTE).once(&client)?;
-        ensure!(sent.succeeded() && sent.sent.bytes == GIBIBYTE, "{sent:?}");
-        let arrived: Amount = serde_json::from_str(&sent.text)?;
-        ensure!(
-            arrived == sent.sent,
-            "{arrived:?} arrived of {:?}",
-            sent.sent
-        );
-
-        let received = Client::to(down).once(&client)?;
-        ensure!(
-            received.succeeded() && received.received.bytes == GIBIBYTE,
-            "{received:?}"
-        );
-        let ServerEvent::Closed { sent, .. } = source.wait_closed(0, Duration::from_secs(5))?
-        else {
-            bail!("the server did not report the end");
-        };
-        ensure!(
-            sent == received.received,
-            "{:?} arrived of {sent:?}",
-            received.received
-        );
-        Ok(())
+        transport::bulk_arrives_intact_each_way(&world(scene)?, GIBIBYTE)
     })
 }
 
 #[test]
 fn eight_transfers_at_once_arrive_intact() -> Result<()> {
     story("eight-at-once", |scene| {
-        let world = world(scene)?;
-        let client = world.workload("client", |pod| pod)?;
-        let (_echo, address) = shared(&world, "echo", "echo", &[])?;
-        wait_verdict(
-            "the import works",
-            SOON,
-            &client,
-            address,
-            &[Verdict::Served],
-        )?;
-        let all = Client::to(address)
-            .send(64 << 20)
-            .count(8)
-            .parallel(8)
-            .run(&client)?;
-        ensure!(all.len() == 8, "{all:?}");
-        let intact = |one: &Exchange| {
-            one.succeeded() && one.sent.bytes == 64 << 20 && one.sent == one.received
-        };
-        ensure!(all.iter().all(intact), "{all:?}");
-        Ok(())
+        transport::eight_transfers_at_once_arrive_intact(&world(scene)?, 64 << 20)
     })
 }
 
 #[test]
 fn every_family_of_client_is_served_and_sees_the_imported_address_as_its_peer() -> Result<()> {
     story("families", |scene| {
-        let world = world(scene)?;
-        let client = world.workload("client", |pod| pod)?;
-        let (_server, v4) = shared(&world, "web", "name", &["--name", "east"])?;
-        wait_verdict("the import works", SOON, &client, v4, &[Verdict::Served])?;
-        let v6 = world.west.import_address(NAMESPACE, "web", true)?;
-        let SocketAddr::V4(v4) = v4 else {
-            bail!("{v4} is not of IPv4")
-        };
-        let mapped = SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port());
-        for target in [SocketAddr::V4(v4), v6, mapped] {
-            let one = Client::to(target).once(&client)?;
-            ensure!(one.succeeded() && one.text == "east", "{target}: {one:?}");
-            ensure!(
-                one.peer_name == Some(target),
-                "{target}: getpeername() said {:?}",
-                one.peer_name
-            );
-        }
-        Ok(())
+        transport::every_family_of_client_is_served(&world(scene)?)
     })
 }
 
@@ -159,7 +54,11 @@ fn a_connect_that_matches_no_import_is_untouched() -> Result<()> {
     story("untouched", |scene| {
         let world = world(scene)?;
         let client = world.workload("client", |pod| pod)?;
-        let (server, import) = shared(&world, "web", "name", &["--name", "east"])?;
+        let Share {
+            server,
+            address: import,
+            ..
+        } = world.share("web", "name", &["--name", "east"])?;
         wait_verdict(
             "the import works",
             SOON,
@@ -196,27 +95,7 @@ fn a_connect_that_matches_no_import_is_untouched() -> Result<()> {
 #[test]
 fn datagrams_to_an_imported_address_are_refused() -> Result<()> {
     story("datagrams", |scene| {
-        let world = world(scene)?;
-        let client = world.workload("client", |pod| pod)?;
-        let (_server, v4) = shared(&world, "web", "name", &[])?;
-        wait_verdict("the import works", SOON, &client, v4, &[Verdict::Served])?;
-        let v6 = world.west.import_address(NAMESPACE, "web", true)?;
-        let SocketAddr::V4(plain) = v4 else {
-            bail!("{v4} is not of IPv4")
-        };
-        let mapped = SocketAddr::new(plain.ip().to_ipv6_mapped().into(), 80);
-        let other_port = SocketAddr::new(v4.ip(), 53);
-        let refused = Some(Errno::ECONNREFUSED as i32);
-        for target in [v4, v6, mapped, other_port] {
-            let connected = datagram(&client, target, true)?;
-            ensure!(
-                connected.connect_errno == refused,
-                "{target}: {connected:?}"
-            );
-            let sent = datagram(&client, target, false)?;
-            ensure!(sent.send_errno == refused, "{target}: {sent:?}");
-        }
-        Ok(())
+        transport::datagrams_to_an_imported_address_are_refused(&world(scene)?)
     })
 }
 

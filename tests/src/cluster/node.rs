@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cluster, PATIENCE, SYSTEM};
 use crate::host::Host;
@@ -46,7 +46,8 @@ impl Node {
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name,
                 "topology.kubernetes.io/zone": format!("zone-{name}")}},
-            "spec": {"podCIDR": host.pod_range(), "podCIDRs": [host.pod_range()]},
+            "spec": {"podCIDR": host.pod_range(),
+                "podCIDRs": [host.pod_range(), host.pod_range_ipv6()]},
         })])?;
         let addresses = json!({"status": {
             "addresses": [{"type": "InternalIP", "address": host.ipv4().to_string()},
@@ -154,7 +155,6 @@ impl Node {
             ("--node-name", self.host.name().to_owned()),
             ("--controller", cluster.push_address().to_string()),
             ("--namespace", SYSTEM.to_owned()),
-            ("--node-address", self.host.ipv4().to_string()),
             ("--workers", "1".to_owned()),
         ] {
             command.args([flag, &value]);
@@ -170,6 +170,7 @@ impl Node {
         ] {
             command.args([flag, text(&path)]);
         }
+        command.args(cluster.label_flags());
         command.args(&options.flags);
         self.agent = Some(self.agent_place.spawn("agent", command)?);
         Ok(())
@@ -228,6 +229,24 @@ impl Node {
         self.agent_place.run(tools::clusterlink()?, &arguments)
     }
 
+    /// What `clusterlink flows -o json` says at its agent.
+    pub fn flows_json(&self) -> Result<Value> {
+        self.ask(&["flows", "-o", "json"])
+    }
+
+    /// What `clusterlink status -o json` says at its agent.
+    pub fn status(&self) -> Result<Value> {
+        self.ask(&["status", "-o", "json"])
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        let admin = self.admin();
+        let mut all = arguments.to_vec();
+        all.extend(["--admin", text(&admin)]);
+        let printed = self.agent_place.run(tools::clusterlink()?, &all)?;
+        serde_json::from_str(&printed).with_context(|| format!("clusterlink printed {printed}"))
+    }
+
     /// What the kubelet's readiness probe would report.
     pub fn set_agent_ready(&self, cluster: &Cluster, ready: bool) -> Result<()> {
         let status = super::workload::running(&self.host, &[], true, ready);
@@ -244,7 +263,7 @@ impl Node {
             "mode": "nftables", "hostnameOverride": self.host.name(),
             "clientConnection": {"kubeconfig": cluster.plane.kubeconfig()},
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
-            "clusterCIDR": "10.78.0.0/16",
+            "clusterCIDR": "10.78.0.0/16,fd00:78::/32",
             "healthzBindAddress": "127.0.0.1:10256", "metricsBindAddress": "127.0.0.1:10249",
         });
         fs::write(&config, content.to_string()).context("cannot write kube-proxy's settings")?;

@@ -1,0 +1,123 @@
+//! Stories that are told in more than one world: of plain hosts with directories of manifests, and
+//! of clusters that are driven by kubectl.
+//!
+//! A story sees its world as a [`Stage`]: two peers that manifests are given to ([`Side`]), and
+//! workloads of the importing one. It takes away again what it has applied, so that the next story
+//! can be told on the same stage.
+
+pub mod live;
+pub mod policy;
+pub mod transport;
+
+mod clusters;
+mod hosts;
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+pub use self::clusters::Clusters;
+use crate::manifests::allow_all;
+use crate::pod::Pod;
+use crate::traffic::Server;
+use crate::wait::wait_until;
+use crate::world::{NAMESPACE, Verdict, wait_verdict};
+
+/// A peer, as whoever writes its manifests sees it.
+pub trait Side: Debug {
+    /// The name of the peer.
+    fn peer(&self) -> &str;
+
+    /// Puts manifests into force under the name of a file; what was there under that name goes.
+    fn apply(&self, file: &str, manifests: &[Value]) -> Result<()>;
+
+    /// Takes away what was applied under that name.
+    fn withdraw(&self, file: &str) -> Result<()>;
+
+    /// What `clusterlink flows -o json` says at its gateway.
+    fn flows(&self) -> Result<Value>;
+}
+
+/// A service that `east` exports and `west` imports.
+#[derive(Debug)]
+pub struct Share {
+    /// Its name in [`NAMESPACE`], at both peers.
+    pub name: String,
+    /// Its only backend.
+    pub server: Server,
+    /// The imported address of IPv4.
+    pub address: SocketAddr,
+    /// The imported address of IPv6.
+    pub ipv6: SocketAddr,
+}
+
+/// Two peers that know each other, and nothing shared or allowed yet.
+pub trait Stage {
+    /// The importing peer.
+    fn west(&self) -> &dyn Side;
+
+    /// The exporting peer; it says of itself that its `zone` is `north`, as `west` does.
+    fn east(&self) -> &dyn Side;
+
+    /// How soon what was applied has to be in force for new connections.
+    fn soon(&self) -> Duration;
+
+    /// What a client sees whose own side denies it.
+    fn refused(&self) -> Verdict;
+
+    /// Starts a server of a mode at `east`, exports it, and imports it at `west`.
+    fn share(&self, name: &str, mode: &str, flags: &[&str]) -> Result<Share>;
+
+    /// Starts a workload of [`NAMESPACE`] at `west`; `change` may edit its Pod document.
+    fn workload(&self, name: &str, change: impl FnOnce(Value) -> Value) -> Result<Pod>;
+
+    /// Starts processes with a network of their own at `west` that no manifest tells of.
+    fn stranger(&self) -> Result<Pod>;
+
+    /// Allows everything at both peers.
+    fn allow_all(&self) -> Result<()> {
+        for side in [self.west(), self.east()] {
+            side.apply("allow-all.yaml", &[allow_all(NAMESPACE)])?;
+        }
+        Ok(())
+    }
+
+    /// Takes [`Stage::allow_all`] back.
+    fn allow_nothing(&self) -> Result<()> {
+        for side in [self.west(), self.east()] {
+            side.withdraw("allow-all.yaml")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a client sees one of these verdicts, as soon as it must.
+    fn sees(
+        &self,
+        what: &str,
+        client: &Pod,
+        target: SocketAddr,
+        wanted: &[Verdict],
+    ) -> Result<Verdict> {
+        wait_verdict(what, self.soon(), client, target, wanted)
+    }
+}
+
+/// Waits until a recent flow at a side is as wanted.
+fn wait_flow(
+    side: &dyn Side,
+    what: &str,
+    deadline: Duration,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    wait_until(what, deadline, || {
+        let flows = side.flows()?;
+        let recent = flows["recent"].as_array().context("no recent flows")?;
+        if recent.iter().any(&wanted) {
+            return Ok(Some(()));
+        }
+        bail!("{flows:#}")
+    })
+}

@@ -1,0 +1,71 @@
+//! The stage of plain hosts: each peer has a directory of manifests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{Share, Side, Stage};
+use crate::peer::Peer;
+use crate::pod::Pod;
+use crate::traffic::{Server, any};
+use crate::world::{NAMESPACE, SOON, Verdict, World};
+
+impl Side for Peer {
+    fn peer(&self) -> &str {
+        self.name()
+    }
+
+    fn apply(&self, file: &str, manifests: &[Value]) -> Result<()> {
+        self.apply(file, manifests)
+    }
+
+    fn withdraw(&self, file: &str) -> Result<()> {
+        self.delete(file)
+    }
+
+    fn flows(&self) -> Result<Value> {
+        self.flows()
+    }
+}
+
+impl Stage for World {
+    fn west(&self) -> &dyn Side {
+        &self.west
+    }
+
+    fn east(&self) -> &dyn Side {
+        self.east()
+    }
+
+    fn soon(&self) -> Duration {
+        SOON
+    }
+
+    fn refused(&self) -> Verdict {
+        Verdict::Refused
+    }
+
+    fn share(&self, name: &str, mode: &str, flags: &[&str]) -> Result<Share> {
+        let east = self.east();
+        let server = Server::start(east.host(), mode, any(0), flags)?;
+        let backend = SocketAddr::new(east.host().ipv4(), server.address.port());
+        self.export(east, name, 80, backend)?;
+        let address = self.import(name, 80, "static", &["east"])?;
+        Ok(Share {
+            name: name.to_owned(),
+            server,
+            address,
+            ipv6: self.west.import_address(NAMESPACE, name, true)?,
+        })
+    }
+
+    fn workload(&self, name: &str, change: impl FnOnce(Value) -> Value) -> Result<Pod> {
+        self.workload(name, change)
+    }
+
+    fn stranger(&self) -> Result<Pod> {
+        self.west.host().pod_with_network("unknown")
+    }
+}
