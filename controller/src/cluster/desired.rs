@@ -7,6 +7,7 @@ use std::{
 };
 
 use clusterlink_model::ObjectName;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -47,7 +48,19 @@ pub enum Write {
     Delete {
         /// The one that is meant, not another of the same name.
         uid: String,
+        /// As it was seen: what somebody has changed since is looked at again first.
+        resource_version: String,
     },
+}
+
+impl Write {
+    /// Deletes an object as it was seen.
+    pub(crate) fn delete(observed: &ObjectMeta) -> Self {
+        Self::Delete {
+            uid: observed.uid.clone().unwrap_or_default(),
+            resource_version: observed.resource_version.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// The writes that are wanted now, shared by the index, which knows what is, and the writer.

@@ -198,11 +198,14 @@ impl Writer {
                     .await;
                 settled(patched.map(drop))
             }
-            Write::Delete { uid } => {
+            Write::Delete {
+                uid,
+                resource_version,
+            } => {
                 self.counts.add(Verb::Delete, key.kind);
                 let parameters = DeleteParams::background().preconditions(Preconditions {
                     uid: Some(uid.clone()),
-                    resource_version: None,
+                    resource_version: Some(resource_version.clone()),
                 });
                 settled(api.delete(&key.name.name, &parameters).await.map(drop))
             }
@@ -243,3 +246,6 @@ fn failure(error: kube::Error) -> Failure {
 fn is(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,8 +44,7 @@ impl Cluster {
         };
         match ownership::standing(name, service, None) {
             Standing::Ours => {
-                let uid = service.metadata.uid.clone().unwrap_or_default();
-                plan.insert(service_key(name), Write::Delete { uid });
+                plan.insert(service_key(name), Write::delete(&service.metadata));
                 self.releases.hold(name, service::addresses(service), now);
             }
             Standing::Leaving => self.let_leave(name, service, now, plan),

@@ -61,7 +61,9 @@ impl Subject<'_> {
                     otherwise: None,
                 }),
                 // It cannot be changed.
-                Some(other) if other.address_type != slice.address_type => Some(delete(other)),
+                Some(other) if other.address_type != slice.address_type => {
+                    Some(Write::delete(&other.metadata))
+                }
                 Some(other) => slices::correct(other, slice).map(|patch| Write::Patch { patch }),
             };
             if let Some(write) = write {
@@ -74,20 +76,14 @@ impl Subject<'_> {
                 .any(|other| other.metadata.name == slice.metadata.name)
         });
         for slice in superfluous {
-            plan.insert(slice_key(slice), delete(slice));
+            plan.insert(slice_key(slice), Write::delete(&slice.metadata));
         }
     }
 }
 
 pub(super) fn delete_slices(slices: &[Arc<EndpointSlice>], plan: &mut Plan) {
     for slice in slices {
-        plan.insert(slice_key(slice), delete(slice));
-    }
-}
-
-fn delete(slice: &EndpointSlice) -> Write {
-    Write::Delete {
-        uid: slice.metadata.uid.clone().unwrap_or_default(),
+        plan.insert(slice_key(slice), Write::delete(&slice.metadata));
     }
 }
 

@@ -137,7 +137,10 @@ mod tests {
     }
 
     fn delete(uid: &str) -> Arc<Write> {
-        Arc::new(Write::Delete { uid: uid.into() })
+        Arc::new(Write::Delete {
+            uid: uid.into(),
+            resource_version: "1".into(),
+        })
     }
 
     struct Scene {
