@@ -8,11 +8,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use clusterlink_model::ObjectName;
 use clusterlink_proto::NodeReport;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 /// The name of the agents: that of their ServiceAccount, and of the program in the label of their
@@ -24,6 +25,7 @@ pub(crate) const AGENT: &str = "clusterlink-agent";
 pub struct Agents {
     table: watch::Sender<Arc<AgentTable>>,
     released: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    leading: Arc<Mutex<Option<Timestamp>>>,
 }
 
 /// The agents that are connected, by the name of their node.
@@ -64,6 +66,28 @@ impl Agents {
             }
             true
         });
+    }
+
+    /// Says whether agents report to this replica, which is to be said before it writes anything:
+    /// what was decided before, it did not hear the agents for.
+    pub fn lead(&self, leads: bool) {
+        let mut leading = self.leading();
+        if leading.is_some() == leads {
+            return;
+        }
+        *leading = leads.then(Timestamp::now);
+        drop(leading);
+        // Who waits for agents has to look again.
+        self.table.send_modify(|_| {});
+    }
+
+    /// Since when agents report to this replica; `None` if they do not.
+    pub fn leading_since(&self) -> Option<Timestamp> {
+        *self.leading()
+    }
+
+    fn leading(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.leading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Addresses that stopped being ours, of which every agent is asked whether it steers them.

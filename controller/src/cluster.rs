@@ -26,6 +26,7 @@ mod placement;
 pub(crate) mod ports;
 mod reconcile;
 mod release;
+mod roll;
 mod service;
 mod slices;
 #[cfg(feature = "api-server")]

@@ -315,7 +315,7 @@ impl Index {
     /// status. Blocks while it writes files.
     pub(crate) fn settle(&mut self, now: Timestamp) -> Settled {
         let mut settled = Settled::default();
-        self.settle_fleet();
+        self.settle_fleet(now);
         self.settle_neighbours();
         self.settle_policies(now, &mut settled);
         self.settle_imports(now, &mut settled);

@@ -43,22 +43,26 @@ pub(super) fn plug_in(parts: Parts<'_>) {
     let (leading, is_leading) = watch::channel(false);
     let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
     let (leadership, stop) = (parts.leadership.clone(), parts.stop.clone());
+    let agents = parts.agents.clone();
     parts.tasks.spawn(async move {
         // The writer ends when there is nobody any more to say who leads.
-        tokio::join!(writer.run(), lead(leadership, leading, stop));
+        tokio::join!(writer.run(), lead(leadership, agents, leading, stop));
         "the writer of Services and EndpointSlices"
     });
     push::start(parts);
 }
 
-/// Tells the writer whether this replica leads, until the process stops.
+/// Tells the index and the writer whether this replica leads, until the process stops.
 async fn lead(
     mut leadership: watch::Receiver<Leadership>,
+    agents: Agents,
     leading: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
     loop {
-        leading.send_replace(leadership.borrow_and_update().leading);
+        let leads = leadership.borrow_and_update().leading;
+        agents.lead(leads);
+        leading.send_replace(leads);
         tokio::select! {
             () = stop.cancelled() => return,
             changed = leadership.changed() => if changed.is_err() {

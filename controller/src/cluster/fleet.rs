@@ -7,7 +7,7 @@ use std::{
 };
 
 use clusterlink_model::ObjectName;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::agents::AGENT;
 
@@ -27,6 +27,8 @@ pub(crate) struct Agent {
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) ready: bool,
     pub(crate) terminating: bool,
+    /// Its containers have ended and are not started again.
+    pub(crate) stopped: bool,
 }
 
 /// The agents by the names of their nodes.
@@ -87,7 +89,11 @@ fn agent(
     let zone = zone(node)?;
     let status = pod.status.as_ref();
     let phase = status.and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+    let over = matches!(phase, Some("Succeeded" | "Failed"));
+    let terminating = over || pod.metadata.deletion_timestamp.is_some();
+    let stopped = terminating && have_containers_ended(pod);
+    // Others than its kubelet may say that it is over, of a node that does not answer.
+    if over && !stopped {
         return None;
     }
     let conditions = status.and_then(|status| status.conditions.as_ref());
@@ -101,8 +107,20 @@ fn agent(
         addresses: addresses(pod),
         zone,
         ready,
-        terminating: pod.metadata.deletion_timestamp.is_some(),
+        terminating,
+        stopped,
     })
+}
+
+/// Whether all containers of a Pod have ended. Nobody but its kubelet says so.
+fn have_containers_ended(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_deref());
+    let ended = |container: &ContainerStatus| {
+        let state = container.state.as_ref();
+        state.is_some_and(|state| state.terminated.is_some())
+    };
+    containers.is_some_and(|all| !all.is_empty() && all.iter().all(ended))
 }
 
 fn addresses(pod: &Pod) -> Vec<IpAddr> {
@@ -139,6 +157,7 @@ pub(crate) mod tests {
             zone: zone.map(Into::into),
             ready,
             terminating: false,
+            stopped: false,
         }
     }
 
@@ -196,6 +215,32 @@ pub(crate) mod tests {
                 assert_eq!(addresses, ["192.0.2.1", "fd00::1"], "{what}");
                 assert_eq!(agent.zone.as_deref(), Some("z1"), "{what}");
             }
+        }
+    }
+
+    #[test]
+    fn an_agent_has_stopped_when_its_kubelet_says_that_its_containers_have_ended() {
+        let ended = json!([{"name": "agent", "state": {"terminated": {"exitCode": 0}}}]);
+        let running = json!([{"name": "agent", "state": {"running": {}}}]);
+        // Terminating, phase, containers; what is seen of the agent.
+        let cases = [
+            ("it drains", true, "Running", &running, Some(false)),
+            ("it has drained", true, "Running", &ended, Some(true)),
+            ("it is over", true, "Succeeded", &ended, Some(true)),
+            ("it was evicted", false, "Failed", &ended, Some(true)),
+            ("its node is silent", true, "Failed", &running, None),
+            ("it starts again", false, "Running", &ended, Some(false)),
+        ];
+        for (what, terminating, phase, containers, wanted) in cases {
+            let mut pod = json!(pod("n1", "False", terminating, AGENT));
+            pod["status"]["phase"] = phase.into();
+            pod["status"]["containerStatuses"] = containers.clone();
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let name = ObjectName::new("clusterlink-system", "agent");
+            let fleet = fleet([(&name, &pod)], |_| Some(None));
+            let found = fleet.get("n1").map(|agent| agent.stopped);
+            assert_eq!(found, wanted, "{what}");
+            assert!(fleet.values().all(|agent| !agent.serves()), "{what}");
         }
     }
 

@@ -30,6 +30,7 @@ use super::{
     placement::Roster,
     ports::{self, PortWish, Ports, TargetPort},
     release::Releases,
+    roll::Roll,
 };
 use crate::{
     agents::{AgentTable, Agents},
@@ -51,6 +52,7 @@ pub(crate) struct Cluster {
     listeners: BTreeSet<u16>,
     ports: Ports,
     releases: Releases,
+    roll: Roll,
     /// Imports that join a Service: their endpoints depend on what agents reach.
     merging: BTreeSet<ObjectName>,
     /// The addresses that Imports' Services had last, for the next one if it has to be made again.
@@ -111,6 +113,7 @@ impl Cluster {
             listeners: BTreeSet::new(),
             ports: Ports::new(config.port_rules()),
             releases: Releases::default(),
+            roll: Roll::default(),
             merging: BTreeSet::new(),
             addresses: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -129,8 +132,15 @@ impl Cluster {
         &self.desired
     }
 
-    /// Replaces the agents that there are, and says whether that changed anything.
-    pub(crate) fn set_fleet(&mut self, fleet: Fleet) -> bool {
+    /// Replaces the agents that there are, and the nodes, and says whether that changed anything.
+    pub(crate) fn set_fleet<'a>(
+        &mut self,
+        fleet: Fleet,
+        nodes: impl IntoIterator<Item = &'a Arc<str>>,
+        now: Timestamp,
+    ) -> bool {
+        self.roll.set_fleet(&fleet, nodes, now);
+        self.roll.meet(&self.table);
         if self.fleet == fleet {
             return false;
         }
@@ -142,6 +152,9 @@ impl Cluster {
     /// Takes in what agents say, and names the Imports that it concerns.
     pub(crate) fn set_agents(&mut self, table: Arc<AgentTable>) -> BTreeSet<ObjectName> {
         let before = std::mem::replace(&mut self.table, table);
+        let lost = before.keys().filter(|node| !self.table.contains_key(*node));
+        self.roll.lose(lost.cloned());
+        self.roll.meet(&self.table);
         let mut affected: BTreeSet<_> = self.releases.services().cloned().collect();
         if reached(&before) != reached(&self.table) {
             affected.extend(self.merging.iter().cloned());
@@ -172,11 +185,16 @@ impl Cluster {
         self.releases.services().cloned().collect()
     }
 
+    /// To be called before a round of [`Self::reconcile`].
+    pub(crate) fn begin(&mut self, now: Timestamp) {
+        self.roll.begin(now);
+    }
+
     /// To be called after a round of [`Self::reconcile`]: asks the agents, and says when to look
     /// again at the latest.
     pub(crate) fn finish(&self) -> Option<Timestamp> {
         self.agents.ask(self.releases.addresses());
-        self.releases.next_end()
+        self.releases.next_look()
     }
 
     /// Decides for one Import; `None` if there is none.

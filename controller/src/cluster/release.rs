@@ -4,17 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use clusterlink_model::ObjectName;
 use jiff::{SignedDuration, Timestamp};
 
-use super::fleet::Fleet;
-use crate::agents::AgentTable;
+use super::roll::{Place, Roll};
+use crate::agents::{AgentStatus, AgentTable};
 
-/// How long a node may steer an address without hearing from a controller, which is how long a
-/// node that does not answer is waited for.
-const STEERING_LEASE: SignedDuration = SignedDuration::from_hours(1);
+/// After this time somebody should look why an agent that is connected steers an address still.
+const TOO_LONG: SignedDuration = SignedDuration::from_mins(5);
 
 /// The Services whose addresses are being let go.
 #[derive(Debug, Default)]
@@ -22,27 +22,63 @@ pub(crate) struct Releases {
     held: BTreeMap<ObjectName, Held>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// A Service that is to be ours no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Release {
+    pub(crate) addresses: BTreeSet<IpAddr>,
+    /// When it was made, as the API server says.
+    pub(crate) created: Timestamp,
+    /// Since when agents are told that the addresses are not ours.
+    pub(crate) since: Timestamp,
+}
+
+/// What answers are judged by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) now: Timestamp,
+    /// Since when this replica leads, and so hears the agents; `None` while it does not.
+    pub(crate) leading: Option<Timestamp>,
+    pub(crate) roll: &'a Roll,
+    pub(crate) table: &'a AgentTable,
+}
+
+#[derive(Debug)]
 struct Held {
-    addresses: BTreeSet<IpAddr>,
-    since: Timestamp,
+    release: Release,
+    /// Nodes whose agents have let go of all of it.
+    let_go: BTreeSet<Arc<str>>,
+    /// Nodes of which people were told.
+    told: BTreeSet<Arc<str>>,
+    /// When to look again though nothing is heard.
+    look: Option<Timestamp>,
+}
+
+/// How one node stands to an address.
+enum Stand {
+    Free,
+    Waits(Timestamp),
+    Steers,
 }
 
 impl Releases {
-    /// Asks for the addresses of a Service to be let go; they are so from `since` on.
-    pub(crate) fn hold(
-        &mut self,
-        service: &ObjectName,
-        addresses: impl IntoIterator<Item = IpAddr>,
-        since: Timestamp,
-    ) {
-        let addresses = addresses.into_iter().collect();
-        let held = Held { addresses, since };
+    /// Asks for the addresses of a Service to be let go. Being asked again changes nothing.
+    pub(crate) fn hold(&mut self, service: &ObjectName, release: Release) {
         match self.held.get_mut(service) {
-            Some(before) if before.addresses == held.addresses => {
-                before.since = before.since.min(since);
+            Some(held)
+                if held.release.addresses == release.addresses
+                    && held.release.created == release.created =>
+            {
+                held.release.since = held.release.since.min(release.since);
             }
-            _ => drop(self.held.insert(service.clone(), held)),
+            _ => {
+                let held = Held {
+                    release,
+                    let_go: BTreeSet::new(),
+                    told: BTreeSet::new(),
+                    look: None,
+                };
+                self.held.insert(service.clone(), held);
+            }
         }
     }
 
@@ -58,132 +94,100 @@ impl Releases {
 
     /// All addresses that agents are asked about.
     pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
-        let all = self.held.values().flat_map(|held| &held.addresses);
+        let all = self.held.values().flat_map(|held| &held.release.addresses);
         all.copied().collect()
     }
 
-    /// Whether no node steers the addresses of a Service: every agent says so, or had to stop.
-    pub(crate) fn is_free(
-        &self,
-        service: &ObjectName,
-        now: Timestamp,
-        fleet: &Fleet,
-        table: &AgentTable,
-    ) -> bool {
-        let Some(Held { addresses, since }) = self.held.get(service) else {
+    /// Whether no node steers the addresses of a Service: every agent says so, or had to stop. A
+    /// connected agent that does not say so is waited for without end.
+    pub(crate) fn is_free(&mut self, service: &ObjectName, asked: &Asked<'_>) -> bool {
+        let Some(held) = self.held.get_mut(service) else {
             return false;
         };
-        if now.duration_since(*since) >= STEERING_LEASE {
-            return true;
+        held.look = None;
+        // Agents report to the replica that leads, so no other one knows.
+        let Some(leading) = asked.leading else {
+            return false;
+        };
+        let mut free = true;
+        for (node, place) in asked.roll.iter() {
+            let said = asked.table.get(node);
+            match held.stand(node, place, said, leading, asked.now) {
+                Stand::Free => {}
+                Stand::Waits(until) => {
+                    free = false;
+                    held.look = Some(held.look.map_or(until, |look| look.min(until)));
+                }
+                Stand::Steers => {
+                    free = false;
+                    held.tell(service, node, place, asked.now);
+                }
+            }
         }
-        let mut agents = fleet.values().filter(|agent| !agent.terminating);
-        agents.all(|agent| {
-            table
-                .get(&agent.node)
-                .is_some_and(|said| said.pod == agent.pod && said.let_go.is_superset(addresses))
-        })
+        free
     }
 
-    /// When the next Service has waited long enough.
-    pub(crate) fn next_end(&self) -> Option<Timestamp> {
-        let oldest = self.held.values().map(|held| held.since).min()?;
-        oldest.checked_add(STEERING_LEASE).ok()
+    /// When the next Service is worth a look though nothing is heard.
+    pub(crate) fn next_look(&self) -> Option<Timestamp> {
+        self.held.values().filter_map(|held| held.look).min()
+    }
+}
+
+impl Held {
+    fn stand(
+        &mut self,
+        node: &Arc<str>,
+        place: &Place,
+        said: Option<&AgentStatus>,
+        leading: Timestamp,
+        now: Timestamp,
+    ) -> Stand {
+        let connected = said.filter(|said| place.agent.as_ref() == Some(&said.pod));
+        if let Some(said) = connected {
+            // An agent has the node's kernel tables to itself, so it speaks for those before it.
+            if said.let_go.is_superset(&self.release.addresses) {
+                self.let_go.insert(Arc::clone(node));
+                return Stand::Free;
+            }
+            self.let_go.remove(node);
+            return Stand::Steers;
+        }
+        let mut until = Timestamp::MIN;
+        if place.agent.is_some() || said.is_some() {
+            // One that is connected without a Pod is as good as heard of just now.
+            let from = if said.is_some() { now } else { leading };
+            until = place.lease_ends(self.release.since, from);
+        }
+        if let Some(earlier) = &place.earlier
+            && !self.let_go.contains(node)
+            && earlier.knew(self.release.created)
+        {
+            until = until.max(earlier.until);
+        }
+        if until > now {
+            Stand::Waits(until)
+        } else {
+            Stand::Free
+        }
+    }
+
+    /// Tells people, once for each agent, why this does not end.
+    fn tell(&mut self, service: &ObjectName, node: &Arc<str>, place: &Place, now: Timestamp) {
+        let due = self.release.since.saturating_add(TOO_LONG);
+        let due = due.unwrap_or(Timestamp::MAX);
+        if now < due {
+            self.look = Some(self.look.map_or(due, |look| look.min(due)));
+        } else if self.told.insert(Arc::clone(node)) {
+            tracing::warn!(
+                %service,
+                addresses = ?self.release.addresses,
+                %node,
+                agent = place.agent.as_ref().map(tracing::field::display),
+                "the addresses of a Service that is ours no more are not free, since a connected agent does not say that it has let go of them: its log says what keeps it; delete its Pod, so that the next agent takes them out of the kernel"
+            );
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        agents::AgentStatus,
-        cluster::fleet::tests::{a_fleet, an_agent},
-    };
-
-    #[test]
-    fn an_address_is_free_once_every_agent_has_let_go_of_it_or_an_hour_has_passed() {
-        let address: IpAddr = "10.96.0.7".parse().unwrap();
-        let start = Timestamp::UNIX_EPOCH;
-        let service = ObjectName::new("ns", "web");
-        let mut releases = Releases::default();
-        releases.hold(&service, [address], start);
-        // Being asked again does not begin the hour again.
-        releases.hold(&service, [address], start + SignedDuration::from_mins(30));
-        let said = |number: u16, let_go: &[IpAddr]| {
-            let agent = an_agent(number, None, true);
-            let status = AgentStatus {
-                pod: agent.pod,
-                report: Default::default(),
-                let_go: let_go.iter().copied().collect(),
-            };
-            (agent.node, status)
-        };
-        let mut going = an_agent(2, None, false);
-        going.terminating = true;
-        let (one, not_ready) = (an_agent(1, None, true), an_agent(2, None, false));
-        let mut replaced = said(1, &[address]);
-        replaced.1.pod = ObjectName::new("clusterlink-system", "earlier");
-        let cases = [
-            ("no agents", vec![], vec![], 0, true),
-            ("not connected", vec![one.clone()], vec![], 59, false),
-            (
-                "not connected for an hour",
-                vec![one.clone()],
-                vec![],
-                60,
-                true,
-            ),
-            (
-                "has not let go",
-                vec![one.clone()],
-                vec![said(1, &[])],
-                0,
-                false,
-            ),
-            (
-                "has let go",
-                vec![one.clone()],
-                vec![said(1, &[address])],
-                0,
-                true,
-            ),
-            (
-                "its predecessor had",
-                vec![one.clone()],
-                vec![replaced],
-                0,
-                false,
-            ),
-            (
-                "one of two has",
-                vec![one.clone(), not_ready],
-                vec![said(1, &[address])],
-                0,
-                false,
-            ),
-            (
-                "the other is going",
-                vec![one, going],
-                vec![said(1, &[address])],
-                0,
-                true,
-            ),
-        ];
-        for (what, agents, table, minutes, wanted) in cases {
-            let now = start + SignedDuration::from_mins(minutes);
-            let free = releases.is_free(
-                &service,
-                now,
-                &a_fleet(agents),
-                &table.into_iter().collect(),
-            );
-            assert_eq!(free, wanted, "{what}");
-        }
-        assert_eq!(
-            releases.next_end(),
-            Some(start + SignedDuration::from_hours(1))
-        );
-        assert_eq!(releases.addresses(), [address].into());
-        releases.forget(&service);
-        assert!(releases.addresses().is_empty());
-    }
-}
+mod tests;

@@ -15,10 +15,11 @@ use crate::{
 impl Index {
     /// Finds the agents anew if some may have changed. Which agents serve an Import depends on all
     /// of them, so each Import is looked at again; what does not differ then is not written.
-    pub(super) fn settle_fleet(&mut self) {
+    pub(super) fn settle_fleet(&mut self, now: Timestamp) {
         let Provider::Cluster(cluster) = &mut self.provider else {
             return;
         };
+        cluster.begin(now);
         if !std::mem::take(&mut self.dirty.fleet) {
             return;
         }
@@ -32,10 +33,12 @@ impl Index {
             Some(node::zone(node))
         };
         let fleet = fleet::fleet(pods.map(|(name, pod)| (name, &**pod)), zone);
-        if cluster.set_fleet(fleet) {
+        let nodes = self.nodes.names().map(|node| &node.name);
+        if cluster.set_fleet(fleet, nodes, now) {
             self.dirty.imports.extend(self.imports.names().cloned());
-            self.dirty.imports.append(&mut cluster.releasing());
         }
+        // Nodes without an agent count for them, too.
+        self.dirty.imports.append(&mut cluster.releasing());
     }
 
     /// Whether a change of a Pod may be one of the agents.

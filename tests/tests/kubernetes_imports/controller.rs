@@ -71,6 +71,7 @@ impl Controller {
 
     /// Takes or loses the lease.
     pub(crate) fn lead(&self, leads: bool) {
+        self.agents.lead(leads);
         self.lead.send_replace(leads);
     }
 
@@ -150,6 +151,7 @@ fn run(
         let mut config = ClusterConfig::new(peer, SYSTEM, state.path().to_owned());
         config.agent_ports = [(4443, "other peers".to_owned())].into();
         let agents = Agents::default();
+        agents.lead(*leader.borrow());
         let source = ApiServer::new(client.clone(), SYSTEM);
         let handle = start_in_cluster(config, source, agents.clone())?;
         let writer = Writer::new(client.clone(), handle.desired(), leader.clone());

@@ -11,6 +11,7 @@ use super::{
 use crate::cluster::{
     desired::Write,
     ownership::{self, Standing},
+    release::{Asked, Release},
     service,
 };
 
@@ -45,7 +46,7 @@ impl Cluster {
         match ownership::standing(name, service, None) {
             Standing::Ours => {
                 plan.insert(service_key(name), Write::delete(&service.metadata));
-                self.releases.hold(name, service::addresses(service), now);
+                self.releases.hold(name, release(service, now));
             }
             Standing::Leaving => self.let_leave(name, service, now, plan),
             Standing::HandedAway => self.hand_away(name, service, now, plan),
@@ -69,8 +70,8 @@ impl Cluster {
         }
         let deleted = service.metadata.deletion_timestamp.as_ref();
         let since = deleted.map_or(now, |time| time.0);
-        self.releases.hold(name, service::addresses(service), since);
-        if self.releases.is_free(name, now, &self.fleet, &self.table)
+        self.releases.hold(name, release(service, since));
+        if self.is_free(name, now)
             && let Some(patch) = service::finalize(service)
         {
             plan.insert(service_key(name), Write::Patch { patch });
@@ -85,10 +86,30 @@ impl Cluster {
         now: Timestamp,
         plan: &mut Plan,
     ) {
-        self.releases.hold(name, service::addresses(service), now);
-        let free = self.releases.is_free(name, now, &self.fleet, &self.table);
+        self.releases.hold(name, release(service, now));
+        let free = self.is_free(name, now);
         if let Some(patch) = service::let_go(service, free) {
             plan.insert(service_key(name), Write::Patch { patch });
         }
+    }
+
+    fn is_free(&mut self, name: &ObjectName, now: Timestamp) -> bool {
+        let asked = Asked {
+            now,
+            leading: self.agents.leading_since(),
+            roll: &self.roll,
+            table: &self.table,
+        };
+        self.releases.is_free(name, &asked)
+    }
+}
+
+fn release(service: &Service, since: Timestamp) -> Release {
+    let created = service.metadata.creation_timestamp.as_ref();
+    Release {
+        addresses: service::addresses(service).into_iter().collect(),
+        // As if it had always been there.
+        created: created.map_or(Timestamp::MIN, |time| time.0),
+        since,
     }
 }
