@@ -182,6 +182,21 @@ impl Node {
         agent.kill9()
     }
 
+    /// Takes the agent away as a DaemonSet that leaves the node does: its process and its Pod.
+    pub fn remove_agent(&mut self, cluster: &Cluster) -> Result<()> {
+        self.kill_agent()?;
+        let pod = ["delete", "pod", &self.agent_pod, "-n", SYSTEM];
+        let at_once = ["--force", "--grace-period=0"];
+        cluster.plane.run(&[&pod[..], &at_once].concat()).map(drop)
+    }
+
+    /// Starts the agent's process anew, with what the cluster says of itself by now.
+    pub fn restart_agent(&mut self, cluster: &Cluster) -> Result<()> {
+        self.kill_agent()?;
+        self.run_agent(cluster, &AgentOptions::default())?;
+        self.wait_ready()
+    }
+
     /// Waits until the agent says that it is ready.
     pub fn wait_ready(&mut self) -> Result<()> {
         let place = &self.agent_place;
