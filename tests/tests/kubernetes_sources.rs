@@ -1,0 +1,261 @@
+//! Which of two exporting peers serves a pod of a cluster: balancing, failover, and what kubectl
+//! changes while connections are made; steered and by kube-proxy.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clusterlink_tests::cluster::{
+    AgentOptions, Node, PATIENCE, Pair, SYSTEM, Workload, backends, imported,
+};
+use clusterlink_tests::manifests::{self, with_scheme};
+use clusterlink_tests::report::Exchange;
+use clusterlink_tests::stories::live::Live;
+use clusterlink_tests::stories::{Clusters, Share, Stage as _};
+use clusterlink_tests::traffic::{Client, Server, any};
+use clusterlink_tests::wait::wait_until;
+use clusterlink_tests::world::{NAMESPACE, Verdict, wait_verdict};
+use clusterlink_tests::{Fabric, Peer, PeerOptions, Pod, Scene, story};
+
+/// How soon what kubectl has changed has to be in force for new connections.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A cluster that imports `web` from another cluster, `east`, and from a plain host, `north`.
+struct Fleet {
+    pair: Pair,
+    north: Peer,
+    bare: Node,
+    east_web: Workload,
+    _servers: [Server; 2],
+}
+
+impl Fleet {
+    fn new(scene: &Scene) -> Result<Self> {
+        let fabric = Fabric::create(scene, "fabric")?;
+        let pair = Pair::new(scene, &fabric)?;
+        let north = scene.host("north")?;
+        let mut north = Peer::prepare(&north, &fabric, PeerOptions::default())?;
+        let north_server = Server::named(north.host(), "north")?;
+        let backend = SocketAddr::new(north.host().ipv4(), north_server.address.port());
+        north.apply("peers.yaml", &[manifests::peer("west", &[])])?;
+        north.apply(
+            "web.yaml",
+            &manifests::shared(NAMESPACE, "web", 80, backend),
+        )?;
+        north.apply("allow.yaml", &[manifests::allow_all(NAMESPACE)])?;
+        north.run()?;
+
+        let east = &pair.east;
+        let east_web = Workload::start(&east.cluster, &east.node, NAMESPACE, "web", |pod| pod)?;
+        let east_server = Server::start(&east_web, "name", any(8080), &["--name", "east"])?;
+        east.export("web", &[(&east_web, 8080)])?;
+        pair.west.cluster.know(&[("north", north.address())])?;
+        pair.allow_all()?;
+        let mut bare = Node::join(&pair.west.cluster, &scene.host("bare")?)?;
+        bare.start_proxy(&pair.west.cluster)?;
+        let fleet = Self {
+            pair,
+            north,
+            bare,
+            east_web,
+            _servers: [east_server, north_server],
+        };
+        fleet.wait_reachable()?;
+        Ok(fleet)
+    }
+
+    fn wait_reachable(&self) -> Result<()> {
+        for peer in ["east", "north"] {
+            let west = &self.pair.west.cluster;
+            west.wait_condition("peer", SYSTEM, peer, "PeerReachable", "True")?;
+        }
+        Ok(())
+    }
+
+    fn steered(&self) -> Clusters<'_> {
+        Clusters::steered(&self.pair)
+    }
+
+    fn by_the_service_path(&self) -> Clusters<'_> {
+        Clusters::by_the_service_path(&self.pair, &self.bare)
+    }
+}
+
+/// A client of each path.
+struct Clients([(&'static str, Pod); 2]);
+
+impl Clients {
+    fn new(fleet: &Fleet) -> Result<Self> {
+        Ok(Self([
+            ("steered", fleet.steered().workload("client", |pod| pod)?),
+            (
+                "by the Service path",
+                fleet.by_the_service_path().workload("client", |pod| pod)?,
+            ),
+        ]))
+    }
+
+    /// Waits until a peer answers the clients of both paths.
+    fn hear(&self, what: &str, deadline: Duration, target: SocketAddr, peer: &str) -> Result<()> {
+        let start = Instant::now();
+        for (path, client) in &self.0 {
+            wait_until(&format!("{path}: {what}: {peer} answers"), deadline, || {
+                let patience = Duration::from_secs(2);
+                let exchange = Client::to(target).patience(patience).once(client)?;
+                if exchange.succeeded() && exchange.text == peer {
+                    return Ok(Some(()));
+                }
+                bail!("{exchange:?}")
+            })?;
+        }
+        eprintln!("{what}: {:.2} s", start.elapsed().as_secs_f32());
+        Ok(())
+    }
+}
+
+#[test]
+fn pods_are_served_by_the_sources_that_kubectl_has_named_and_that_are_there() -> Result<()> {
+    story("kubernetes-sources", |scene| {
+        let mut fleet = Fleet::new(scene)?;
+        let clients = Clients::new(&fleet)?;
+        let west = &fleet.pair.west;
+        west.import("web", "static", &["east", "north"])?;
+        let web = west.cluster.import_address(NAMESPACE, "web")?;
+        clients.hear("at first", PATIENCE, web, "east")?;
+        changes(&fleet, &clients, web).context("changes")?;
+        round_robin(&fleet, &clients, web).context("round-robin")?;
+        failover(&mut fleet, &clients, web).context("failover")?;
+        import_that_goes(&fleet).context("an Import that goes")
+    })
+}
+
+/// Each change is followed by new connections of both paths.
+fn changes(fleet: &Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
+    let Pair { east, west } = &fleet.pair;
+    east.apply(
+        "export-web.yaml",
+        &backends("web", &[(&fleet.east_web, 8080)]),
+    )?;
+    clients.hear("an Export that goes", SOON, web, "north")?;
+    east.export("web", &[(&fleet.east_web, 8080)])?;
+    clients.hear("an Export that comes", SOON, web, "east")?;
+
+    west.import("web", "static", &["north", "east"])?;
+    clients.hear("an Import that changes", SOON, web, "north")?;
+    west.import("web", "static", &["east", "north"])?;
+    clients.hear("an Import that changes back", SOON, web, "east")?;
+
+    let plane = &west.cluster.plane;
+    plane.run(&["delete", "peer", "east", "-n", SYSTEM])?;
+    clients.hear("a Peer that goes", SOON, web, "north")?;
+    let astray = [("east", fleet.north.address())];
+    west.cluster.know(&astray)?;
+    clients.hear("a Peer whose gateway is another's", SOON, web, "north")?;
+    west.cluster.know(&[("east", east.node.address())])?;
+    clients.hear("a Peer that is mended", PATIENCE, web, "east")?;
+    fleet.wait_reachable()
+}
+
+/// Both peers get equal shares of the connections of both paths.
+fn round_robin(fleet: &Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
+    let west = &fleet.pair.west;
+    west.import("web", "round-robin", &["east", "north"])?;
+    for (path, client) in &clients.0 {
+        let counts = wait_until("both peers answer in turn", PATIENCE, || {
+            let all = Client::to(web).count(101).parallel(4).run(client)?;
+            let failed = all.iter().find(|one| !one.succeeded());
+            ensure!(failed.is_none(), "a connection failed: {failed:?}");
+            let mut counts = BTreeMap::<String, u64>::new();
+            for one in all {
+                *counts.entry(one.text).or_default() += 1;
+            }
+            // The scheme was another one until a moment ago.
+            Ok((counts.len() == 2).then_some(counts))
+        })?;
+        eprintln!("{path}: {counts:?}");
+        let (most, least) = (counts.values().max(), counts.values().min());
+        let apart = most.zip(least).map(|(most, least)| most - least);
+        ensure!(apart == Some(1), "{path}: {counts:?}");
+    }
+    Ok(())
+}
+
+/// The gateway of `east` is killed under clients that loop, and under connections that hold.
+fn failover(fleet: &mut Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
+    const BEFORE: usize = 20;
+    let mut held = Vec::new();
+    for stage in [fleet.steered(), fleet.by_the_service_path()] {
+        let echo = stage.share("echo", "echo", &[])?;
+        let client = stage.workload("holder", |pod| pod)?;
+        let served = [Verdict::Served];
+        wait_verdict("it is shared", PATIENCE, &client, echo.address, &served)?;
+        let live = Live::connect(stage.west(), &client, &echo)?;
+        held.push((echo, live));
+    }
+    let mut loops = Vec::new();
+    for (path, client) in &clients.0 {
+        let calls = Client::to(web).say("hello").count(150);
+        let calls = calls.set("--interval-ms", 20).start(client)?;
+        loops.push((path, calls));
+    }
+    for (path, calls) in &loops {
+        wait_until(&format!("{path}: it loops"), PATIENCE, || {
+            let made = calls.reports::<Exchange>()?.len();
+            Ok((made >= BEFORE).then_some(()))
+        })?;
+    }
+    let start = Instant::now();
+    fleet.pair.east.node.kill_agent()?;
+    for (mut echo, live) in held {
+        let [client, server] = live.cut(&mut echo, start)?;
+        eprintln!("a killed gateway: client cut {client:.2?}, server cut {server:.2?}");
+    }
+    for (path, mut calls) in loops {
+        calls.wait_success(PATIENCE)?;
+        let all: Vec<Exchange> = calls.reports()?;
+        ensure!(all.len() == 150, "{path}: {} connections", all.len());
+        let failed: Vec<_> = all.iter().filter(|one| !one.succeeded()).collect();
+        eprintln!("{path}: {} of 150 connections failed", failed.len());
+        // The one that was in flight.
+        ensure!(failed.len() <= 1, "{path}: {failed:?}");
+        let short = all.iter().filter(|one| one.succeeded());
+        let short = short.filter(|one| one.text != "east" && one.text != "north");
+        let short: Vec<_> = short.collect();
+        ensure!(short.is_empty(), "{path}: an end that was none: {short:?}");
+        let last = &all[all.len() - BEFORE..];
+        let north = last.iter().all(|one| one.text == "north");
+        ensure!(north, "{path}: {last:?}");
+    }
+    let east = &mut fleet.pair.east;
+    east.node
+        .run_agent(&east.cluster, &AgentOptions::default())?;
+    east.node.wait_ready()?;
+    let west = &fleet.pair.west;
+    west.apply(
+        "import-web.yaml",
+        &[with_scheme(imported("web", &["east", "north"]), "static")],
+    )?;
+    clients.hear("the gateway is back", PATIENCE, web, "east")
+}
+
+/// An Import that is deleted takes its live connections along, on both paths.
+fn import_that_goes(fleet: &Fleet) -> Result<()> {
+    for (path, stage) in [
+        ("steered", fleet.steered()),
+        ("by the Service path", fleet.by_the_service_path()),
+    ] {
+        let mut echo: Share = stage.share("gone", "echo", &[])?;
+        let client = stage.workload("going", |pod| pod)?;
+        let served = [Verdict::Served];
+        wait_verdict("it is shared", PATIENCE, &client, echo.address, &served)?;
+        let live = Live::connect(stage.west(), &client, &echo)?;
+        let import = format!("import-{}.yaml", echo.name);
+        stage.west().withdraw(&import)?;
+        let start = Instant::now();
+        let [at_client, at_server] = live.cut(&mut echo, start).context(path)?;
+        eprintln!("{path}: client cut {at_client:.2?}, server cut {at_server:.2?}");
+    }
+    Ok(())
+}
