@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     socket,
-    view::{Origin, Origins},
+    view::{Found, Origin, Origins},
     worker::Worker,
 };
 
@@ -33,6 +33,8 @@ pub(crate) enum Arrival {
         destination: SocketAddr,
         /// What the client connected to, if it was this node that translated that.
         asked: SocketAddr,
+        /// The cgroup of the client's socket, once it was found by that.
+        cgroup: Option<u64>,
     },
 }
 
@@ -62,26 +64,50 @@ impl Arrival {
     pub(crate) fn client(&self, origins: &dyn Origins, source: SocketAddr) -> Client {
         match self {
             Self::Steered(origin) => origins.client(origin, source),
-            Self::Service { .. } => origins.client_at(source),
+            Self::Service {
+                cgroup: Some(cgroup),
+                import,
+                asked,
+                ..
+            } => {
+                let origin = Origin {
+                    import: *import,
+                    destination: *asked,
+                    cgroup: *cgroup,
+                    cookie: 0,
+                    same_namespace: true,
+                };
+                origins.client(&origin, source)
+            }
+            Self::Service { cgroup: None, .. } => origins.client_at(source),
         }
     }
 
-    /// Who the client of an open flow is, after `before`. Nothing but the address tells who a client of
-    /// the Service path is; when it is no longer known who has that, the client is still the one it was.
-    pub(crate) fn client_after(
-        &self,
-        before: &Client,
-        origins: &dyn Origins,
-        source: SocketAddr,
-    ) -> Client {
-        match (self, self.client(origins, source)) {
+    /// Who the client of an open flow is that was `before` and of whom `now` is known. A client of the
+    /// Service path of whom nothing is known any more is still the one it was.
+    pub(crate) fn client_after(&self, before: &Client, now: Client) -> Client {
+        match (self, now) {
             (Self::Service { .. }, Client::Unknown) => before.clone(),
             (_, now) => now,
         }
     }
 
+    /// Whether a client is a pod of which this node was only told on demand, and is told no more.
+    pub(crate) fn is_forgotten(&self, before: &Client, now: &Client) -> bool {
+        matches!(self, Self::Service { cgroup: None, .. })
+            && matches!((before, now), (Client::Pod { .. }, Client::Unknown))
+    }
+
+    /// Notes how a client was found.
+    pub(crate) fn found(&mut self, found: Found) -> Client {
+        if let Self::Service { cgroup, .. } = self {
+            *cgroup = found.cgroup;
+        }
+        found.client
+    }
+
     /// Finds out who a client is that is not known; never, if there is nobody to ask.
-    pub(crate) async fn look_up(&self, origins: &dyn Origins, source: SocketAddr) -> Client {
+    pub(crate) async fn look_up(&self, origins: &dyn Origins, source: SocketAddr) -> Found {
         match self {
             // What the kernel recorded needs no more than to be announced to this node.
             Self::Steered(_) => std::future::pending().await,
@@ -129,5 +155,6 @@ fn by_service_path(worker: &Worker, socket: &TcpStream, source: SocketAddr) -> O
         import,
         destination,
         asked: socket::original_destination(socket).unwrap_or(destination),
+        cgroup: None,
     })
 }

@@ -19,12 +19,12 @@ use crate::{
     flow::{self, Direction, EndReason},
     judge::{decide_egress, egress_client},
     socket,
-    view::View,
+    view::{Found, View},
     worker::{OpenFlow, Worker},
 };
 
 /// How long a client that is not known yet is held.
-const HOLD: Duration = Duration::from_secs(2);
+pub(crate) const HOLD: Duration = Duration::from_secs(2);
 
 /// How many clients of the Service path a worker holds at once: whoever reaches the node reaches its
 /// leased ports.
@@ -49,14 +49,14 @@ async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketAddr, way: W
         // The client is gone already.
         return;
     }
-    let Some(arrival) = Arrival::of(&worker, way, &socket, source) else {
+    let Some(mut arrival) = Arrival::of(&worker, way, &socket, source) else {
         return;
     };
     worker.shared.metrics.connections.inc();
     let mut open = OpenFlow::new(&worker.shared, Direction::Egress);
     open.flow
         .update(|record| record.client_address = Some(source));
-    let (reason, detail) = carry(&worker, Rc::new(socket), source, &arrival, &open).await;
+    let (reason, detail) = carry(&worker, Rc::new(socket), source, &mut arrival, &open).await;
     open.ends(reason, detail);
 }
 
@@ -65,13 +65,13 @@ async fn carry(
     worker: &Rc<Worker>,
     socket: Rc<TcpStream>,
     address: SocketAddr,
-    arrival: &Arrival,
+    arrival: &mut Arrival,
     open: &OpenFlow,
 ) -> End {
     let mut client = arrival.client(&*worker.shared.origins, address);
     if client == Client::Unknown {
         client = match Box::pin(identify(worker, arrival, address)).await {
-            Ok(client) => client,
+            Ok(found) => arrival.found(found),
             Err(overloaded) => return overloaded,
         };
     }
@@ -108,7 +108,7 @@ async fn carry(
 }
 
 /// Waits for a client to become known, or finds out who it is.
-async fn identify(worker: &Worker, arrival: &Arrival, address: SocketAddr) -> Result<Client, End> {
+async fn identify(worker: &Worker, arrival: &Arrival, address: SocketAddr) -> Result<Found, End> {
     let _held = match arrival {
         Arrival::Steered(_) => None,
         Arrival::Service { .. } => Some(Held::take(worker)?),
@@ -126,12 +126,12 @@ async fn identify(worker: &Worker, arrival: &Arrival, address: SocketAddr) -> Re
     };
     let known = async {
         tokio::select! {
-            client = told => client,
-            client = arrival.look_up(origins, address) => client,
+            client = told => client.into(),
+            found = arrival.look_up(origins, address) => found,
         }
     };
     let known = tokio::time::timeout(HOLD, known).await;
-    Ok(known.unwrap_or(Client::Unknown))
+    Ok(known.unwrap_or(Client::Unknown.into()))
 }
 
 /// A place among the clients that are held.

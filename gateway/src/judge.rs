@@ -1,7 +1,7 @@
 //! Live flows are judged again whenever something changes that their verdict depends on.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -32,11 +32,13 @@ pub(crate) struct Live {
 pub(crate) enum Side {
     /// A local client of an import.
     Egress {
-        arrival: Arrival,
+        arrival: Box<Arrival>,
         address: SocketAddr,
         import: ObjectName,
         source: Source,
         client: RefCell<Client>,
+        /// It is a pod that this node is told of no more.
+        is_forgotten: Cell<bool>,
     },
     /// A client of another peer.
     Ingress {
@@ -66,8 +68,41 @@ impl Live {
         abort(&self.stream, reason);
     }
 
+    /// Where the client of the flow is, if it is a pod that this node is told of no more.
+    pub(crate) fn forgotten_at(&self) -> Option<SocketAddr> {
+        match &self.side {
+            Side::Egress {
+                address,
+                is_forgotten,
+                ..
+            } => is_forgotten.get().then_some(*address),
+            Side::Ingress { .. } => None,
+        }
+    }
+
+    /// Finds out who a forgotten client is; never, if there is nobody to ask.
+    pub(crate) async fn look_up(&self, origins: &dyn Origins) -> Client {
+        match &self.side {
+            Side::Egress {
+                arrival, address, ..
+            } => arrival.look_up(origins, *address).await.client,
+            Side::Ingress { .. } => std::future::pending().await,
+        }
+    }
+
     /// Judges the flow by `view`; it ends if it is denied now.
     pub(crate) fn judge(&self, view: &View, origins: &dyn Origins) {
+        let now = match &self.side {
+            Side::Egress {
+                arrival, address, ..
+            } => arrival.client(origins, *address),
+            Side::Ingress { .. } => Client::Unknown,
+        };
+        self.judge_as(view, now);
+    }
+
+    /// The same, when it is known who a local client is.
+    pub(crate) fn judge_as(&self, view: &View, now: Client) {
         let judged = match &self.side {
             Side::Egress {
                 arrival,
@@ -75,8 +110,10 @@ impl Live {
                 import,
                 source,
                 client,
+                is_forgotten,
             } => {
-                let now = arrival.client_after(&client.borrow(), origins, *address);
+                is_forgotten.set(arrival.is_forgotten(&client.borrow(), &now));
+                let now = arrival.client_after(&client.borrow(), now);
                 if *client.borrow() != now {
                     if let Client::Pod { attributes, .. } = &now {
                         self.link.attest(self.stream.id, Some(attributes));

@@ -16,6 +16,7 @@ mod arrival;
 mod backend;
 mod egress;
 pub mod flow;
+mod forgotten;
 mod gateway;
 mod ingress;
 mod judge;

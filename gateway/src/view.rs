@@ -135,7 +135,26 @@ pub trait Origins: Send + Sync + 'static {
         &self,
         _source: SocketAddr,
         _asked: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
-        Box::pin(ready(Client::Unknown))
+    ) -> Pin<Box<dyn Future<Output = Found> + Send + '_>> {
+        Box::pin(ready(Client::Unknown.into()))
+    }
+}
+
+/// Who a client of the Service path was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The client.
+    pub client: Client,
+    /// The cgroup of its socket, where it is by that that it is known: its address tells nothing then.
+    pub cgroup: Option<u64>,
+}
+
+impl From<Client> for Found {
+    /// A client that is known by its address.
+    fn from(client: Client) -> Self {
+        Self {
+            client,
+            cgroup: None,
+        }
     }
 }

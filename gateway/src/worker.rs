@@ -3,7 +3,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,7 +25,7 @@ use crate::{
     arrival::Way,
     egress,
     flow::{EndReason, FlowLog, now_ms},
-    ingress,
+    forgotten, ingress,
     judge::Live,
     link::{Link, Opened, Owner, drive},
     metrics::Metrics,
@@ -97,9 +98,11 @@ pub(crate) struct Worker {
     scratch: Rc<RefCell<Scratch>>,
     rotation: RefCell<HashMap<ObjectName, Arc<AtomicU64>>>,
     /// Handshakes of callers that are under way.
-    pub(crate) handshakes: RefCell<HashMap<std::net::IpAddr, usize>>,
+    pub(crate) handshakes: RefCell<HashMap<IpAddr, usize>>,
     /// Clients of the Service path that are held until it is known who they are.
     pub(crate) held: Cell<usize>,
+    /// Where clients are that were forgotten and are looked up now.
+    pub(crate) asked: RefCell<HashSet<IpAddr>>,
     next_live: Cell<u64>,
     stop: CancellationToken,
     /// Names this worker to other peers.
@@ -119,6 +122,7 @@ impl Worker {
             rotation: RefCell::default(),
             handshakes: RefCell::default(),
             held: Cell::new(0),
+            asked: RefCell::default(),
             next_live: Cell::new(0),
             stop,
             instance: format!("{:016x}", rand::rng().next_u64()),
@@ -434,6 +438,8 @@ async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
     let mut credentials = worker.shared.credentials.clone();
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut again = tokio::time::interval(forgotten::AGAIN);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     views.mark_changed();
     loop {
         tokio::select! {
@@ -455,6 +461,10 @@ async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
                 if !keeps_warm {
                     worker.pool.close_idle(IDLE);
                 }
+            }
+            _ = again.tick() => {
+                forgotten::look_up(worker);
+                continue;
             }
         }
         if keeps_warm {

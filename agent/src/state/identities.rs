@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use clusterlink_gateway::view::{Origin, Origins};
+use clusterlink_gateway::view::{Found as ClientFound, Origin, Origins};
 use clusterlink_model::{Client, Import, Workload};
 use tokio::sync::mpsc;
 
@@ -201,16 +201,16 @@ impl NodeOrigins {
 
     /// Who connects from an address of this node: whoever has the socket. Without one the node
     /// masquerades somebody else, a client from outside or a pod.
-    async fn local(&self, source: SocketAddr, asked: SocketAddr) -> Client {
+    async fn local(&self, source: SocketAddr, asked: SocketAddr) -> ClientFound {
         let (sockets, table) = (self.sockets, self.identities.load_full());
         let find = move || sockets(source, asked).map(|found| found.map(|id| table.around(id)));
         let found = tokio::task::spawn_blocking(find).await;
         let cgroup = match found {
             Ok(Ok(Some(cgroup))) => cgroup,
-            Ok(Ok(None)) | Err(_) => return Client::Unknown,
+            Ok(Ok(None)) | Err(_) => return Client::Unknown.into(),
             Ok(Err(error)) => {
                 tracing::warn!(%source, %error, "cannot find the socket of a client of this node");
-                return Client::Unknown;
+                return Client::Unknown.into();
             }
         };
         let origin = Origin {
@@ -220,7 +220,10 @@ impl NodeOrigins {
             cookie: 0,
             same_namespace: true,
         };
-        self.identities.load().client(&origin, source)
+        ClientFound {
+            client: self.identities.load().client(&origin, source),
+            cgroup: Some(cgroup),
+        }
     }
 
     /// Who has an address, with what the controller may have said of it.
@@ -268,20 +271,20 @@ impl Origins for NodeOrigins {
         &self,
         source: SocketAddr,
         asked: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = ClientFound> + Send + '_>> {
         let address = source.ip().to_canonical();
         Box::pin(async move {
             if self.identities.load().places.is_own(address) {
                 return self.local(source, asked).await;
             }
             if let Some(client) = self.at(address, None) {
-                return client;
+                return client.into();
             }
             loop {
                 let found = self.lookups.ask(address).await;
                 let client = self.at(address, Some(&found)).unwrap_or(Client::Unknown);
                 if found != Found::Nothing || client == Client::Outside {
-                    return client;
+                    return client.into();
                 }
                 tokio::time::sleep(AGAIN).await;
             }

@@ -4,7 +4,14 @@
 //! goes along with OPEN only on a session that was heard from within the last second. As long as
 //! nothing was sent, or the remote said no, the next source gets the same bytes.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use clusterlink_model::{
     Client, Import, Source, WorkloadAttributes,
@@ -129,11 +136,12 @@ impl Attempt<'_> {
             link: link.clone(),
             stream: stream.clone(),
             side: Side::Egress {
-                arrival: self.arrival.clone(),
+                arrival: Box::new(self.arrival.clone()),
                 address: self.address,
                 import: self.import.name.clone(),
                 source: self.source.clone(),
                 client: RefCell::new(client.clone()),
+                is_forgotten: Cell::default(),
             },
         };
         let _watched = self.worker.watch(Rc::new(live));
@@ -173,7 +181,8 @@ impl Attempt<'_> {
             return Ok(client.clone());
         }
         let origins = &*self.worker.shared.origins;
-        let now = self.arrival.client_after(client, origins, self.address);
+        let now = self.arrival.client(origins, self.address);
+        let now = self.arrival.client_after(client, now);
         let import = &self.import.name;
         let decision = judge::egress(&view, &now, self.address.ip(), import, self.source)?;
         if decision.allowed {

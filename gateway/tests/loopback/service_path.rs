@@ -18,7 +18,7 @@ use std::{
 
 use clusterlink_gateway::{
     flow::{EndReason, FlowRecord},
-    view::{Origin, Origins},
+    view::{Found, Origin, Origins},
 };
 use clusterlink_model::{
     Action, Client, LbScheme, ObjectName, Operator, Policy, PolicyName, Requirement, Selector,
@@ -33,11 +33,17 @@ const OUTSIDE: [u8; 4] = [127, 0, 1, 3];
 const FOUND: [u8; 4] = [127, 0, 1, 4];
 const NOBODY: [u8; 4] = [127, 0, 1, 5];
 const SLOW: [u8; 4] = [127, 0, 1, 6];
+const NODE: [u8; 4] = [127, 0, 1, 7];
+
+/// The cgroup of whoever connects from [`NODE`].
+const OF_NODE: u64 = 77;
 
 /// What is known of addresses, and what looking one up comes to: `None` is no answer at all.
 #[derive(Default)]
 struct Addresses {
     known: Mutex<HashMap<IpAddr, Client>>,
+    /// Who is in the cgroup [`OF_NODE`].
+    of_node: Mutex<Option<Client>>,
     answers: HashMap<IpAddr, Option<Client>>,
     asked: AtomicUsize,
 }
@@ -60,8 +66,12 @@ impl Origins for Addresses {
     }
 
     /// A steered client is the one that its address says, as it is with a pod's cgroup.
-    fn client(&self, _origin: &Origin, source: SocketAddr) -> Client {
-        self.client_at(source)
+    fn client(&self, origin: &Origin, source: SocketAddr) -> Client {
+        if origin.cgroup != OF_NODE {
+            return self.client_at(source);
+        }
+        assert!(origin.same_namespace);
+        self.of_node.lock().unwrap().clone().unwrap()
     }
 
     fn client_at(&self, source: SocketAddr) -> Client {
@@ -73,12 +83,15 @@ impl Origins for Addresses {
         &self,
         source: SocketAddr,
         asked: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Client> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Found> + Send + '_>> {
         assert!(asked.ip().is_loopback(), "nobody translated {asked}");
         self.asked.fetch_add(1, Relaxed);
         Box::pin(async move {
             match self.answers.get(&source.ip()) {
-                Some(Some(client)) => client.clone(),
+                Some(Some(client)) => Found {
+                    client: client.clone(),
+                    cgroup: (source.ip() == IpAddr::from(NODE)).then_some(OF_NODE),
+                },
                 Some(None) | None => std::future::pending().await,
             }
         })
@@ -367,5 +380,46 @@ fn an_open_flow_keeps_its_name_when_the_address_is_forgotten_and_is_judged_by_it
         .unwrap();
     let end = socket.read(&mut [0]).unwrap_err();
     assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(scene.ended(POD).reason, Some(EndReason::Denied));
+}
+
+/// Waits for the reset of a client that is denied now, for as long as a change may take to apply.
+fn is_cut(mut socket: TcpStream) {
+    let begin = Instant::now();
+    let end = socket.read(&mut [0]).unwrap_err();
+    assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_client_that_was_found_by_its_socket_is_judged_by_what_its_cgroup_says_now() {
+    let scene = Scene::new(&[(NODE, Some(pod("proxy", "shop")))]);
+    let of_node = |client| *scene.addresses.of_node.lock().unwrap() = Some(client);
+    of_node(pod("proxy", "shop"));
+    let (name, policy) = deny("changed");
+    (scene.client).change(|snapshot| drop(snapshot.policies.insert(name, policy)));
+    let socket = scene.ask(NODE).unwrap();
+    of_node(pod("proxy", "changed"));
+    scene.client.change(|_| {});
+    is_cut(socket);
+    let record = scene.ended(NODE);
+    assert_eq!(record.reason, Some(EndReason::Denied));
+    assert_eq!(scene.addresses.asked.load(Relaxed), 1);
+}
+
+#[test]
+fn a_pod_that_is_forgotten_while_it_is_connected_is_looked_up_again() {
+    let scene = Scene::new(&[(POD, Some(pod("web", "changed")))]);
+    scene.addresses.set(POD, pod("web", "shop"));
+    let (name, policy) = deny("changed");
+    (scene.client).change(|snapshot| drop(snapshot.policies.insert(name, policy)));
+    let sockets = [scene.ask(POD).unwrap(), scene.ask(POD).unwrap()];
+    assert_eq!(scene.addresses.asked.load(Relaxed), 0);
+    scene.addresses.set(POD, Client::Unknown);
+    scene.client.change(|_| {});
+    for socket in sockets {
+        is_cut(socket);
+    }
     assert_eq!(scene.ended(POD).reason, Some(EndReason::Denied));
 }

@@ -88,7 +88,7 @@ async fn a_socket_of_a_container_is_its_pods_and_never_the_hosts() {
         (service, None, true),
     ] {
         SOCKET.store(cgroup, Relaxed);
-        let client = origins.look_up(from, asked).await;
+        let client = origins.look_up(from, asked).await.client;
         assert_eq!(name_of(&client), name.as_ref(), "{client:?}");
         assert_eq!(client == Client::Host, is_host, "{client:?}");
     }

@@ -238,16 +238,18 @@ async fn a_client_of_this_node_is_whoever_has_the_socket() {
         });
     let of_socket =
         |at: &str, port| origins.look_up(SocketAddr::new(at.parse().unwrap(), port), asked());
-    assert!(matches!(of_socket(NODE_V4, 0).await, Client::Pod { .. }));
-    assert_eq!(of_socket("192.0.2.7", 1).await, Client::Host);
-    assert_eq!(of_socket("127.0.0.1", 1).await, Client::Host);
+    let found = of_socket(NODE_V4, 0).await;
+    assert!(matches!(found.client, Client::Pod { .. }));
+    assert_eq!(found.cgroup, Some(proxy), "it can be judged again by that");
+    assert_eq!(of_socket("192.0.2.7", 1).await.client, Client::Host);
+    assert_eq!(of_socket("127.0.0.1", 1).await.client, Client::Host);
     assert_eq!(
-        of_socket(NODE_V4, 2).await,
+        of_socket(NODE_V4, 2).await.client,
         Client::Unknown,
         "a pod that is not in its network"
     );
     assert_eq!(
-        of_socket(NODE_V4, 9).await,
+        of_socket(NODE_V4, 9).await.client,
         Client::Unknown,
         "masqueraded: there is no socket"
     );
@@ -303,7 +305,8 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
     let far = origins.look_up(from("10.244.2.5"), asked());
     let far = tokio::time::timeout(Duration::from_secs(2), far)
         .await
-        .unwrap();
+        .unwrap()
+        .client;
     assert!(matches!(far, Client::Pod { .. }), "{far:?}");
     assert_eq!(controller.asked.lock().unwrap().len(), 3);
     assert!(matches!(at("10.244.2.5"), Client::Pod { .. }));
@@ -317,7 +320,7 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
         "10.244.3.0/24",
     )]));
     let known = origins.look_up(from("192.0.2.9"), asked()).await;
-    assert_eq!(known, Client::Unknown);
+    assert_eq!(known.client, Client::Unknown);
     assert_eq!(
         controller.asked.lock().unwrap().len(),
         3,
@@ -343,7 +346,7 @@ async fn an_address_that_the_controller_does_not_know_is_outside_unless_pods_hav
     let origins = (node.state).origins(node.datapath.clone());
     let origins = origins.with_lookup(controller.clone());
     let outside = origins.look_up(from("198.51.100.1"), asked()).await;
-    assert_eq!(outside, Client::Outside);
+    assert_eq!(outside.client, Client::Outside);
     assert_eq!(origins.client_at(from("198.51.100.1")), Client::Outside);
     let pod = origins.look_up(from("10.244.1.77"), asked());
     let held = tokio::time::timeout(Duration::from_secs(2), pod).await;
