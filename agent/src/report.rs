@@ -125,7 +125,7 @@ fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeRe
             .map(peer)
             .collect(),
         sources: outcomes.into_iter().map(source).collect(),
-        rejected: Vec::new(),
+        rejected: admin.report.borrow().rejected.clone(),
         listening,
         own_ports: subject.own_ports.clone(),
     }

@@ -16,6 +16,7 @@ mod identities;
 mod lookups;
 mod numbers;
 mod places;
+mod rejected;
 mod steered;
 mod tables;
 mod targets;
@@ -38,6 +39,7 @@ use clusterlink_model::{
     Import, Labels, LocalPeer, ObjectName, PeerName, PolicyName, Resource, ResourceKey, Snapshot,
     Update, Workload, policy::PolicySet,
 };
+use clusterlink_proto::Rejected;
 use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -50,6 +52,7 @@ use self::{
     identities::Identities,
     numbers::ImportNumbers,
     places::Places,
+    rejected::Conflict,
     steered::Steering,
     tables::{Desired, Tables, Touched},
     targets::Targets,
@@ -113,6 +116,8 @@ pub enum StateError {
 pub struct StateReport {
     /// One sentence per problem.
     pub problems: Vec<String>,
+    /// Resources that are not in force here as they were told.
+    pub rejected: Vec<Rejected>,
     /// Workloads that are told apart by their cgroup now.
     pub identified: usize,
     /// Cgroups without an identity, since their workload is gone.
@@ -146,7 +151,7 @@ pub struct State {
     tables: Tables,
     identities: identities::Shared,
     history: Arc<History>,
-    conflicts: Vec<String>,
+    conflicts: Vec<Conflict>,
     generation: u64,
     ready: bool,
     view: watch::Sender<Arc<View>>,
@@ -326,7 +331,8 @@ impl State {
 
     /// What is wrong, and a few sizes.
     pub fn report(&self) -> StateReport {
-        let mut problems = self.conflicts.clone();
+        let conflicts = self.conflicts.iter();
+        let mut problems: Vec<_> = conflicts.map(|conflict| conflict.reason.clone()).collect();
         problems.extend(self.numbers_error.clone());
         problems.extend(self.tables.error().map(str::to_owned));
         problems.extend(self.targets_error.clone());
@@ -347,6 +353,7 @@ impl State {
         }
         StateReport {
             problems,
+            rejected: self.rejected(),
             identified: self
                 .desired
                 .identities
@@ -618,7 +625,7 @@ impl State {
                 }
                 _ => {
                     let names: Vec<_> = workloads.iter().map(|w| w.name.to_string()).collect();
-                    self.conflicts.push(match workloads[0].cgroup.as_deref() {
+                    let reason = match workloads[0].cgroup.as_deref() {
                         Some(cgroup) => format!(
                             "Pods {} name the same cgroup {cgroup}; none of them is believed, give each its own",
                             names.join(", ")
@@ -627,7 +634,9 @@ impl State {
                             "Pods {} have the same cgroup (number {id}); none of them is believed, delete one",
                             names.join(", ")
                         ),
-                    });
+                    };
+                    let workloads = workloads.iter().map(|w| w.name.clone()).collect();
+                    self.conflicts.push(Conflict { workloads, reason });
                     CLASS_UNKNOWN
                 }
             };

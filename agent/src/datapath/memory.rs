@@ -52,12 +52,25 @@ struct Tables {
     refusals: VecDeque<Refusal>,
     flows: Vec<KernelFlow>,
     writes: Vec<Write>,
+    /// How many services and how many targets there may be, if not any number.
+    room: Option<usize>,
+}
+
+impl Tables {
+    fn has_room(&self, table: &HashMap<SocketAddr, u32>, address: SocketAddr) -> bool {
+        table.contains_key(&address) || self.room.is_none_or(|room| table.len() < room)
+    }
 }
 
 impl MemoryDatapath {
     /// An empty datapath.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Lets the tables of services and of targets hold so many entries each, none for any number.
+    pub fn set_room(&self, room: Option<usize>) {
+        self.tables().room = room;
     }
 
     /// Whether the hooks would let a class connect to an import.
@@ -132,6 +145,10 @@ impl Datapath for MemoryDatapath {
 
     fn set_service(&self, address: SocketAddr, import: u32) -> Result<(), DatapathError> {
         let mut tables = self.tables();
+        if !tables.has_room(&tables.services, address) {
+            let limit = tables.services.len() as u32;
+            return Err(DatapathError::ServicesFull { address, limit });
+        }
         tables.services.insert(address, import);
         tables.writes.push(Write::Service(address, import));
         Ok(())
@@ -160,6 +177,10 @@ impl Datapath for MemoryDatapath {
 
     fn set_target(&self, address: SocketAddr, import: u32) -> Result<(), DatapathError> {
         let mut tables = self.tables();
+        if !tables.has_room(&tables.targets, address) {
+            let limit = tables.targets.len() as u32;
+            return Err(DatapathError::TargetsFull { address, limit });
+        }
         tables.targets.insert(address, import);
         tables.writes.push(Write::Target(address, import));
         Ok(())

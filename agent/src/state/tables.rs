@@ -129,6 +129,16 @@ impl Tables {
         self.error.as_deref()
     }
 
+    /// The addresses of which a write failed.
+    pub(super) fn unwritten_services(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.failed.services.iter()
+    }
+
+    /// The cgroups of which a write failed.
+    pub(super) fn unwritten_identities(&self) -> impl Iterator<Item = u64> {
+        self.failed.identities.iter().copied()
+    }
+
     /// Whether writes have to be tried again.
     pub(super) fn has_failed(&self) -> bool {
         !self.failed.is_empty()

@@ -71,6 +71,11 @@ impl Targets {
         }
     }
 
+    /// The imports of ports that the kernel does not hold (yet).
+    pub(super) fn unwritten(&self) -> impl Iterator<Item = &u32> {
+        (self.touched.iter()).filter_map(|address| self.desired.get(address))
+    }
+
     /// Whether [`write`](Self::write) has anything to do.
     pub(super) fn is_pending(&self) -> bool {
         !self.touched.is_empty()

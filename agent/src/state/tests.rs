@@ -297,7 +297,16 @@ fn two_workloads_with_one_cgroup_are_both_not_believed() {
     ]));
     assert_eq!(node.client(id, "127.0.0.1:1", true), Client::Unknown);
     assert_eq!(node.class(id), Some(CLASS_UNKNOWN));
-    assert!(node.state.report().problems[0].contains("same cgroup web"));
+    let report = node.state.report();
+    assert!(report.problems[0].contains("same cgroup web"));
+    let rejected: Vec<_> = report.rejected.iter().map(|one| one.key.clone()).collect();
+    assert_eq!(
+        rejected,
+        ["a", "b"].map(|name| ResourceKey::Workload(object(name)))
+    );
+    assert_eq!(report.rejected[1].reason, report.problems[0]);
+    node.state.apply(remove(ResourceKey::Workload(object("b"))));
+    assert_eq!(node.state.report().rejected, []);
 }
 
 #[test]

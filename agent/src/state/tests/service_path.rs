@@ -90,6 +90,36 @@ fn target_ports_follow_the_imports() {
 }
 
 #[test]
+fn an_import_that_the_kernel_has_no_room_for_is_rejected_until_there_is_some() {
+    let mut node = Node::new();
+    let rejected = |node: &Node| -> Vec<(ResourceKey, String)> {
+        let rejected = node.state.report().rejected.into_iter();
+        rejected.map(|one| (one.key, one.reason)).collect()
+    };
+    let key = |name: &str| ResourceKey::Import(object(name));
+    node.state.apply(complete(vec![leased("a", 30_001)]));
+    assert_eq!(rejected(&node), []);
+    // Each import has one address to steer, and two of the Service path.
+    node.datapath.set_room(Some(2));
+    node.state.apply(upsert(vec![leased("b", 30_002)]));
+    let of = rejected(&node);
+    assert!(
+        matches!(&of[..], [(b, why)] if *b == key("b") && why.contains("30002")),
+        "{of:?}"
+    );
+    node.state.apply(upsert(vec![import("c", "east")]));
+    let of = rejected(&node);
+    assert!(
+        matches!(&of[..], [_, (c, why)] if *c == key("c") && why.contains("no room to steer")),
+        "{of:?}"
+    );
+    node.datapath.set_room(None);
+    node.state.tick(Instant::now());
+    assert_eq!(rejected(&node), []);
+    assert_eq!(targets(&node).len(), 4);
+}
+
+#[test]
 fn target_ports_follow_the_node_to_its_addresses() {
     let mut node = Node::new();
     node.state.config.target_addresses.clear();
