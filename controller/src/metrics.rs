@@ -17,7 +17,7 @@ use crate::{
     status::{ControllerStatus, SharedStatus},
 };
 
-/// How a write of a status ended.
+/// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum WriteResult {
     /// It is stored.

@@ -37,7 +37,8 @@ pub mod reasons {
     pub const HOST_INVALID: &str = "HostInvalid";
     /// Export: connections may not be delivered to any of the Service's endpoints.
     pub const ENDPOINTS_REFUSED: &str = "EndpointsRefused";
-    /// Export: the host is an Import that cannot be used itself.
+    /// Export: the host is an Import that cannot be used itself. Import: it holds no target port,
+    /// since it cannot be used.
     pub const IMPORT_INVALID: &str = "ImportInvalid";
 
     /// Import: the target port was chosen by the controller.
@@ -69,6 +70,8 @@ pub mod reasons {
     pub const SERVICE_HEADLESS: &str = "ServiceHeadless";
     /// Import: a Service of the same name exists that is not ours.
     pub const SERVICE_NOT_OWNED: &str = "ServiceNotOwned";
+    /// Import: its Service was given to somebody else.
+    pub const SERVICE_HANDED_AWAY: &str = "ServiceHandedAway";
     /// Import: the Service to merge with is missing.
     pub const MERGE_SERVICE_NOT_FOUND: &str = "MergeServiceNotFound";
     /// Import: the Service to merge with is headless.

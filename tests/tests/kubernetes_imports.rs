@@ -200,7 +200,7 @@ fn a_service_of_the_same_name_is_somebody_elses_until_it_is_given_to_us() -> Res
             "web",
             &json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "them"}}}),
         )?;
-        cluster.wait_service("web", "ServiceNotOwned")?;
+        cluster.wait_service("web", "ServiceHandedAway")?;
         wait_for("reference and slices are gone", SOON, || {
             let now = cluster.find("service", "web")?.context("it is gone")?;
             let owned = now["metadata"].get("ownerReferences").is_some();
@@ -234,7 +234,7 @@ fn a_service_of_the_same_name_is_somebody_elses_until_it_is_given_to_us() -> Res
             "web",
             &json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "them"}}}),
         )?;
-        cluster.wait_service("web", "ServiceNotOwned")?;
+        cluster.wait_service("web", "ServiceHandedAway")?;
         cluster.patch("service", "web", &our_labels("web"))?;
         cluster.wait_served("web")?;
         ensure!(

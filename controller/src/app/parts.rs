@@ -42,6 +42,7 @@ pub(super) struct Parts<'a> {
 pub(super) fn plug_in(parts: Parts<'_>) {
     let (leading, is_leading) = watch::channel(false);
     let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
+    writer.counts().register(parts.registry);
     let (leadership, stop) = (parts.leadership.clone(), parts.stop.clone());
     let agents = parts.agents.clone();
     parts.tasks.spawn(async move {

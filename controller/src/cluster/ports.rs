@@ -214,5 +214,14 @@ pub(crate) fn finding(
     }
 }
 
+/// The condition of the target port of an Import that cannot be used at all.
+pub(crate) fn withheld(import: &ObjectName, why: &Finding) -> Finding {
+    let message = format!(
+        "Import {import}: it holds no target port while {} is False ({}): correct that first",
+        why.kind, why.reason
+    );
+    Finding::invalid(IMPORT_TARGET_PORT_VALID, reasons::IMPORT_INVALID, message)
+}
+
 #[cfg(test)]
 mod tests;

@@ -233,7 +233,7 @@ impl Cluster {
         if let Some(finding) = import::invalid(name, import) {
             self.remove(name, observed, now, plan);
             return Outcome {
-                findings: vec![finding],
+                findings: vec![ports::withheld(name, &finding), finding],
                 ..Outcome::default()
             };
         }

@@ -30,6 +30,7 @@ use tokio::{
 
 use self::queue::{Next, Queue};
 use super::{Desired, Kind, Write, WriteKey};
+use crate::metrics::WriteResult;
 use clusterlink_crds::labels::FIELD_MANAGER;
 
 pub use self::count::{Verb, WriteCounts};
@@ -161,9 +162,11 @@ impl Writer {
                 Kind::EndpointSlice => self.send_as::<EndpointSlice>(&key, &write).await,
             }
         };
-        let result = timeout(PATIENCE, sent)
-            .await
-            .unwrap_or(Err(Failure::Silent));
+        let result = timeout(PATIENCE, sent).await.unwrap_or_else(|_| {
+            self.counts
+                .ended(verb_of(&write), key.kind, WriteResult::Failed);
+            Err(Failure::Silent)
+        });
         (key, write, result)
     }
 
@@ -196,7 +199,7 @@ impl Writer {
                 let patched = api
                     .patch(&key.name.name, &parameters, &Patch::Merge(patch))
                     .await;
-                settled(patched.map(drop))
+                self.settled(Verb::Patch, key.kind, patched.map(drop))
             }
             Write::Delete {
                 uid,
@@ -207,7 +210,8 @@ impl Writer {
                     uid: Some(uid.clone()),
                     resource_version: Some(resource_version.clone()),
                 });
-                settled(api.delete(&key.name.name, &parameters).await.map(drop))
+                let deleted = api.delete(&key.name.name, &parameters).await;
+                self.settled(Verb::Delete, key.kind, deleted.map(drop))
             }
         }
     }
@@ -222,16 +226,34 @@ impl Writer {
             ..PostParams::default()
         };
         let object = serde_json::from_value(object.clone())?;
-        let created = api.create(&parameters, &object).await;
-        created.map(drop).map_err(failure)
+        let created = api.create(&parameters, &object).await.map(drop);
+        let result = match &created {
+            Ok(()) => WriteResult::Written,
+            Err(error) if is(error, 409) => WriteResult::Conflict,
+            Err(_) => WriteResult::Failed,
+        };
+        self.counts.ended(Verb::Create, kind, result);
+        created.map_err(failure)
+    }
+
+    /// An object that is gone needs nothing any more.
+    fn settled(&self, verb: Verb, kind: Kind, result: kube::Result<()>) -> Result<(), Failure> {
+        let (result, settled) = match result {
+            Ok(()) => (WriteResult::Written, Ok(())),
+            Err(error) if is(&error, 404) => (WriteResult::Gone, Ok(())),
+            Err(error) if is(&error, 409) => (WriteResult::Conflict, Err(failure(error))),
+            Err(error) => (WriteResult::Failed, Err(failure(error))),
+        };
+        self.counts.ended(verb, kind, result);
+        settled
     }
 }
 
-/// An object that is gone needs nothing any more.
-fn settled(result: kube::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if is(&error, 404) => Ok(()),
-        other => other.map_err(failure),
+fn verb_of(write: &Write) -> Verb {
+    match write {
+        Write::Create { .. } => Verb::Create,
+        Write::Patch { .. } => Verb::Patch,
+        Write::Delete { .. } => Verb::Delete,
     }
 }
 

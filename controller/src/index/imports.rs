@@ -155,7 +155,7 @@ impl Index {
                 object,
                 import: None,
                 proposed_port: None,
-                findings: vec![finding],
+                findings: vec![ports::withheld(name, &finding), finding],
             });
         }
         let (addresses, leased) = leases.addresses(name);

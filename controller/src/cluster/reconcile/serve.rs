@@ -1,6 +1,9 @@
 //! An Import with a Service of its own.
 
-use clusterlink_crds::conditions::{IMPORT_SERVICE_VALID, reasons};
+use clusterlink_crds::{
+    conditions::{IMPORT_SERVICE_VALID, reasons},
+    labels,
+};
 use clusterlink_model::ObjectName;
 use k8s_openapi::api::core::v1::Service;
 
@@ -64,7 +67,7 @@ impl Cluster {
             }
             Standing::HandedAway => {
                 self.hand_away(name, service, subject.now, plan);
-                invalid(reasons::SERVICE_NOT_OWNED, &not_owned(name))
+                invalid(reasons::SERVICE_HANDED_AWAY, &handed_away(name))
             }
             Standing::Adoptable => {
                 if let Some(patch) = subject.wanted().correct(service) {
@@ -143,8 +146,21 @@ impl Cluster {
 fn not_owned(name: &ObjectName) -> String {
     format!(
         "a Service {name} exists that was not made for this Import, and is left alone: rename the Import, delete the Service, or give it the labels {}",
-        ownership::import_labels(name)
-            .map(|(key, value)| format!("{key}: {value}"))
-            .join(", ")
+        our_labels(name)
     )
+}
+
+fn handed_away(name: &ObjectName) -> String {
+    format!(
+        "Service {name} was handed away, since its label {} is not {} any more; it is left alone once every agent has let go of its address. To have it back, give it the labels {}",
+        labels::MANAGED_BY,
+        labels::MANAGER,
+        our_labels(name)
+    )
+}
+
+fn our_labels(name: &ObjectName) -> String {
+    ownership::import_labels(name)
+        .map(|(key, value)| format!("{key}: {value}"))
+        .join(", ")
 }

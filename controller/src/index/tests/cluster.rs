@@ -230,6 +230,20 @@ fn a_write_that_fails_is_told_in_the_status() {
     );
 }
 
+#[test]
+fn an_import_that_cannot_be_used_says_so_of_its_target_port_too() {
+    let mut scene = Scene::empty();
+    scene.apply(&[import("ns/9web", 80, 9000)]);
+    let status = scene.harness.status();
+    let conditions = &status.imports[0].conditions;
+    let port = condition(conditions, "ImportTargetPortValid");
+    assert_eq!(port.status, ConditionStatus::False);
+    assert_eq!(port.reason, "ImportInvalid");
+    assert!(port.message.contains("NameInvalid"), "{}", port.message);
+    let service = condition(conditions, "ImportServiceValid");
+    assert_eq!(service.reason, "NameInvalid");
+}
+
 /// Prints how long it takes; what it asserts is the number of writes.
 #[test]
 fn one_flip_among_a_thousand_agents_writes_the_slices_that_hold_it_alone() {
