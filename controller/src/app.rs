@@ -161,7 +161,7 @@ impl Process {
     ) -> anyhow::Result<()> {
         let source = ApiServer::new(client.clone(), settings.namespace.clone());
         let agents = Agents::default();
-        let config = cluster_config(settings, local.clone())?;
+        let config = cluster_config(settings, local.clone());
         let controller = crate::start_in_cluster(config, source, agents.clone())?;
         let election = Election::new(
             client.clone(),

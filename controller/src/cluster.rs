@@ -10,7 +10,7 @@
 //! Everything but the writer is computation on objects, done alike by every replica: what counts
 //! is what has come back by the watches.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf};
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use clusterlink_model::{LocalPeer, lease::PortRules};
 
@@ -47,8 +47,6 @@ pub struct ClusterConfig {
     pub peer: LocalPeer,
     /// The namespace of the controller and the agents.
     pub system_namespace: String,
-    /// Where the last valid denies are kept.
-    pub state_dir: PathBuf,
     /// Where target ports are allocated from.
     pub target_ports: RangeInclusive<u16>,
     /// Ports that no Import may have, since Kubernetes gives them to NodePort Services.
@@ -62,11 +60,10 @@ pub struct ClusterConfig {
 
 impl ClusterConfig {
     /// The default settings for a peer.
-    pub fn new(peer: LocalPeer, system_namespace: impl Into<String>, state_dir: PathBuf) -> Self {
+    pub fn new(peer: LocalPeer, system_namespace: impl Into<String>) -> Self {
         Self {
             peer,
             system_namespace: system_namespace.into(),
-            state_dir,
             target_ports: Config::TARGET_PORTS,
             node_ports: Config::NODE_PORTS,
             agent_ports: BTreeMap::new(),

@@ -27,7 +27,7 @@ use crate::{
     source::Problem,
     status::SharedStatus,
     translate::{backend, export},
-    valid_denies::ValidDenies,
+    valid_denies::{Reading, ValidDenies},
 };
 
 mod cluster;
@@ -68,6 +68,8 @@ pub(crate) enum Input {
     /// Objects that could not be written, or can be again.
     Written(BTreeSet<WriteKey>),
     Problems(Arc<Vec<Problem>>),
+    /// Valid denies that an earlier process has stored.
+    Denies(Arc<Reading>),
 }
 
 /// All objects, and what they became.
@@ -180,12 +182,12 @@ impl Index {
         }
     }
 
-    /// Whether every stream has been read completely once.
+    /// Whether every stream, and what was stored, has been read completely once.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing().is_empty()
     }
 
-    /// The kinds whose first list is not complete yet.
+    /// The kinds whose first list is not complete yet, and what else was not read yet.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         [
             ("Export", self.exports.is_complete()),
@@ -201,6 +203,7 @@ impl Index {
             ("Pod", self.pods.is_complete()),
             ("Node", self.nodes.is_complete()),
             ("Namespace", self.namespaces.is_complete()),
+            ("the last valid denies", self.denies.is_read()),
         ]
         .into_iter()
         .filter_map(|(kind, complete)| (!complete).then_some(kind))
@@ -297,6 +300,7 @@ impl Index {
             // Namespaces have no attributes of their own that anything depends on.
             Input::Namespace(event) => drop(self.namespaces.apply(event)),
             Input::Problems(problems) => self.problems = problems,
+            Input::Denies(reading) => self.read_denies(&reading),
         }
     }
 

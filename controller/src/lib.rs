@@ -8,7 +8,8 @@
 //!                           Agents      └───────▶ cluster::Desired: Services and EndpointSlices
 //! ```
 //! [`start`] runs it in the current process; what it remembers over restarts (the imports' leases
-//! and the last valid denies) is in the state directory.
+//! and the last valid denies) is in the state directory. Of a cluster's controller
+//! ([`start_in_cluster`]) the cluster remembers it.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "api-server")]
@@ -21,6 +22,8 @@ pub mod authority;
 pub mod cluster;
 mod config;
 mod index;
+#[cfg(feature = "api-server")]
+pub mod kept_denies;
 #[cfg(feature = "api-server")]
 pub mod leader;
 mod leases;
@@ -43,3 +46,4 @@ pub use publish::{Subscriber, Subscription};
 pub use run::{Error, Handle, start, start_in_cluster};
 pub use state_file::StateFileError;
 pub use status::ControllerStatus;
+pub use valid_denies::{DenyPort, Kept};

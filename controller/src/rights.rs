@@ -148,7 +148,7 @@ pub const RIGHTS: &[Right] = &[
         "configmaps",
         &["create"],
         None,
-        "publish the authorities that agents trust for the first time",
+        "publish the authorities that agents trust, and keep valid denies, for the first time",
     ),
     system(
         "",
@@ -156,6 +156,13 @@ pub const RIGHTS: &[Right] = &[
         &["patch"],
         Some("clusterlink-controller-ca"),
         "publish the authorities that agents trust",
+    ),
+    system(
+        "",
+        "configmaps",
+        &["get", "update"],
+        Some("clusterlink-valid-denies"),
+        "keep a deny in force whose manifest became invalid, over restarts",
     ),
     system(
         "",

@@ -21,7 +21,7 @@ use crate::{
     source::{Problem, Problems, Source, Streams},
     state_file::StateFileError,
     status::{ControllerStatus, SharedStatus},
-    valid_denies::ValidDenies,
+    valid_denies::{DenyPort, Reading, ValidDenies},
 };
 
 /// How many waiting events are taken in before what they change is published.
@@ -56,6 +56,7 @@ pub struct Handle {
     status: Arc<SharedStatus>,
     problems: Problems,
     desired: Desired,
+    denies: Option<DenyPort>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -80,6 +81,7 @@ pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
         agents: Agents::default().table(),
         desired: Desired::default(),
         collect_news: config.collect_news,
+        denies: None,
     };
     Ok(spawn(
         Provider::Leases(Box::new(leases)),
@@ -91,9 +93,10 @@ pub fn start(config: Config, source: impl Source) -> Result<Handle, Error> {
 
 /// Starts the controller of a cluster on the current tokio runtime: addresses and target ports of
 /// Imports are what Services and Imports say, and [`Handle::desired`] is what makes them say it.
+/// Nothing is published before [`Handle::denies`] was told of the valid denies of before.
 ///
 /// # Errors
-/// When the state directory holds files that cannot be used, or the settings are contradictory.
+/// When the settings are contradictory.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "the settings are the controller's from here on"
@@ -104,7 +107,7 @@ pub fn start_in_cluster(
     agents: Agents,
 ) -> Result<Handle, Error> {
     check_ports(&config.target_ports)?;
-    let denies = ValidDenies::open(config.state_dir.join("policies.json"))?;
+    let (denies, port, readings) = ValidDenies::elsewhere();
     tracing::debug!(peer = %config.peer.name, "the controller of the cluster starts");
     let table = agents.table();
     let cluster = Cluster::new(&config, agents);
@@ -112,6 +115,7 @@ pub fn start_in_cluster(
         agents: table,
         desired: cluster.desired().clone(),
         collect_news: true,
+        denies: Some((port, readings)),
     };
     let provider = Provider::Cluster(Box::new(cluster));
     Ok(spawn(provider, denies, inquiry, source))
@@ -123,6 +127,8 @@ struct Inquiry {
     desired: Desired,
     /// Whether what is found out about objects is collected for a writer of their status.
     collect_news: bool,
+    /// Where the valid denies are told of, if they are not in a file.
+    denies: Option<(DenyPort, watch::Receiver<Arc<Reading>>)>,
 }
 
 fn check_ports(range: &RangeInclusive<u16>) -> Result<(), Error> {
@@ -141,6 +147,7 @@ fn spawn(provider: Provider, denies: ValidDenies, inquiry: Inquiry, source: impl
         status.lock().news.begin();
     }
     let desired = inquiry.desired.clone();
+    let denies = inquiry.denies.as_ref().map(|(port, _)| port.clone());
     let publisher = Publisher::new();
     let subscriber = publisher.subscriber();
     let (streams, problems) = Box::new(source).start();
@@ -160,6 +167,7 @@ fn spawn(provider: Provider, denies: ValidDenies, inquiry: Inquiry, source: impl
         status,
         problems: problems_too,
         desired,
+        denies,
         stop,
         task,
     }
@@ -202,6 +210,11 @@ impl Handle {
         self.desired.clone()
     }
 
+    /// Where valid denies are read and stored; nothing for a standalone peer, which has a file.
+    pub fn denies(&self) -> Option<DenyPort> {
+        self.denies.clone()
+    }
+
     /// Stops, and waits until everything that was begun is written.
     pub async fn shutdown(self) {
         let Self {
@@ -211,6 +224,7 @@ impl Handle {
             status: _,
             problems: _,
             desired: _,
+            denies: _,
         } = self;
         drop(stop);
         if let Err(error) = task.await {
@@ -261,7 +275,10 @@ async fn run(
         mut agents,
         desired,
         collect_news: _,
+        denies,
     } = inquiry;
+    // The port is held, too, so that the readings go on.
+    let (_port, mut readings) = denies.unzip();
     let mut agents_open = true;
     let mut failures = desired.failures();
     let mut inputs = inputs.ready_chunks(BATCH);
@@ -289,6 +306,7 @@ async fn run(
                 agents_open = changed.is_ok();
                 index.apply(Input::Agents(agents.borrow_and_update().clone()));
             }
+            reading = next(&mut readings) => index.apply(Input::Denies(reading)),
             // The sending end is that of `desired`, which is held here.
             _ = failures.changed() => index.apply(Input::Written(desired.take_failed())),
             batch = inputs.next(), if inputs_open => match batch {
@@ -324,6 +342,16 @@ async fn run(
             }
         }
     }
+}
+
+/// What was stored before, as it is read; never, where it is in a file.
+async fn next(readings: &mut Option<watch::Receiver<Arc<Reading>>>) -> Arc<Reading> {
+    if let Some(readings) = readings
+        && readings.changed().await.is_ok()
+    {
+        return Arc::clone(&readings.borrow_and_update());
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

@@ -3,16 +3,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clusterlink_tests::conditions::SOON;
+use clusterlink_tests::conditions::{On, SOON, wait_all};
 use clusterlink_tests::controller::SYSTEM;
 use clusterlink_tests::kubernetes::ControlPlane;
+use clusterlink_tests::manifests::{access_policy, everything, privileged_policy};
 use clusterlink_tests::tools::text;
 use clusterlink_tests::wait::wait_for;
 use clusterlink_tests::{Controller, ControllerOptions, Host, story};
+use serde_json::{Value, json};
 
 const CA: &str = "clusterlink-controller-ca";
+const DENIES: &str = "clusterlink-valid-denies";
 
 #[test]
 fn agents_trust_a_restarted_controller_and_another_replica_at_once() -> Result<()> {
@@ -42,7 +46,7 @@ fn agents_trust_a_restarted_controller_and_another_replica_at_once() -> Result<(
             let log = puzzled.log()?;
             Ok(log.contains("no certificate is in it") && log.contains("delete the Secret"))
         })?;
-        let refused = puzzled.wait_ready_for(std::time::Duration::from_secs(1));
+        let refused = puzzled.wait_ready_for(Duration::from_secs(1));
         let refused = format!("{:#}", refused.err().context("it is ready")?);
         ensure!(refused.contains(CA), "{refused}");
         let now = plane.get(&["secret", CA, "-n", SYSTEM])?;
@@ -61,6 +65,86 @@ fn agents_trust_a_restarted_controller_and_another_replica_at_once() -> Result<(
             ensure!(!said.contains("PRIVATE KEY"), "{said}");
         }
         Ok(())
+    })
+}
+
+#[test]
+fn a_deny_that_became_invalid_while_no_controller_ran_is_in_force_in_the_next_pod() -> Result<()> {
+    story("kubernetes-kept-denies", |scene| {
+        let plane = ControlPlane::start(&scene.host("api")?)?;
+        plane.install_clusterlink()?;
+        let start = |name: &str| -> Result<Controller> {
+            Controller::start_with(&scene.host(name)?, &plane, &ControllerOptions::named(name))
+        };
+        let all = everything();
+        let deny = access_policy("default", "lock", "deny", &all, &all);
+        let lockdown = privileged_policy("lockdown", "deny", &all, &all);
+        let namespaced = On {
+            kind: "AccessPolicy",
+            namespace: "default".to_owned(),
+            name: "lock",
+            condition: "PolicyValid",
+        };
+        let privileged = On {
+            kind: "PrivilegedAccessPolicy",
+            namespace: String::new(),
+            name: "lockdown",
+            condition: "PolicyValid",
+        };
+        let wait = |wanted| {
+            let rows = [("a", &namespaced, wanted), ("b", &privileged, wanted)];
+            wait_all(&plane, &rows)
+        };
+        // Each set is another generation, of which the condition has to speak.
+        let edited = |policy: &Value, set: &str| {
+            let mut policy = policy.clone();
+            policy["spec"]["from"] = json!([{"workloadSets": [set]}]);
+            policy
+        };
+        let break_both = |set: &str| {
+            let both = [edited(&deny, set), edited(&lockdown, set)];
+            plane.apply(&both)
+        };
+
+        let first = start("first")?;
+        plane.apply(&[deny.clone(), lockdown.clone()])?;
+        wait(("True", "Valid", ""))?;
+        wait_for("both are stored", SOON, || {
+            let map = plane.get(&["configmap", DENIES, "-n", SYSTEM])?;
+            Ok(map["binaryData"]["denies.json.gz"].is_string())
+        })?;
+        first.kill9()?;
+        break_both("one")?;
+        // Each has another file system than the one before: nothing but the object is left.
+        let second = start("second")?;
+        wait(("False", "DenyKept", "a deny, stays in force"))?;
+        second.kill9()?;
+        break_both("another")?;
+        let third = start("third")?;
+        wait(("False", "DenyKept", "a deny, stays in force"))?;
+
+        // Corrected, nothing of it stays.
+        let allow = access_policy("default", "lock", "allow", &all, &all);
+        let privileged_allow = privileged_policy("lockdown", "allow", &all, &all);
+        plane.apply(&[allow, privileged_allow])?;
+        wait(("True", "Valid", ""))?;
+        break_both("once-more")?;
+        wait(("False", "WorkloadSetUnknown", "nothing is in force"))?;
+        drop(third);
+
+        // A damaged object keeps a controller from serving, and it says so.
+        let broken = r#"{"binaryData": {"denies.json.gz": "bm9uc2Vuc2U="}}"#;
+        plane.run(&["patch", "configmap", DENIES, "-n", SYSTEM, "-p", broken])?;
+        let host = scene.host("fourth")?;
+        let mut fourth = Controller::spawn(&host, &plane, &ControllerOptions::named("fourth"))?;
+        wait_for("the damage is told of", SOON, || {
+            Ok(fourth.log()?.contains("is damaged"))
+        })?;
+        let refused = fourth.wait_ready_for(Duration::from_secs(1));
+        let refused = format!("{:#}", refused.err().context("it is ready")?);
+        ensure!(refused.contains("the last valid denies"), "{refused}");
+        plane.run(&["delete", "configmap", DENIES, "-n", SYSTEM])?;
+        fourth.wait_ready()
     })
 }
 

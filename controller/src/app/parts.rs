@@ -1,6 +1,5 @@
 //! What serves agents and writes for Imports, put into the process.
 
-use anyhow::Context as _;
 use clusterlink_model::LocalPeer;
 use clusterlink_process::readiness::Readiness;
 use clusterlink_proto::ports::AGENT_PORTS;
@@ -14,6 +13,7 @@ use crate::{
     Handle,
     agents::Agents,
     cluster::{self, ClusterConfig},
+    kept_denies,
     leader::Leadership,
 };
 
@@ -38,9 +38,14 @@ pub(super) struct Parts<'a> {
     pub(super) stop: &'a CancellationToken,
 }
 
-/// Starts what writes Services and EndpointSlices while this replica leads, and the push server.
+/// Starts what writes Services, EndpointSlices and valid denies while this replica leads, and the
+/// push server.
 pub(super) fn plug_in(parts: Parts<'_>) {
     let (leading, is_leading) = watch::channel(false);
+    let denies = parts.controller.denies().map(|port| {
+        let (client, namespace) = (parts.client.clone(), &parts.settings.namespace);
+        kept_denies::Keeper::new(client, namespace, port, is_leading.clone())
+    });
     let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
     writer.counts().register(parts.registry);
     let (leadership, stop) = (parts.leadership.clone(), parts.stop.clone());
@@ -50,6 +55,17 @@ pub(super) fn plug_in(parts: Parts<'_>) {
         tokio::join!(writer.run(), lead(leadership, agents, leading, stop));
         "the writer of Services and EndpointSlices"
     });
+    if let Some(denies) = denies {
+        let stop = parts.stop.clone();
+        parts.tasks.spawn(async move {
+            // It may be waiting for the API server; what it writes replaces one version only.
+            tokio::select! {
+                () = denies.run() => {}
+                () = stop.cancelled() => {}
+            }
+            "the keeper of valid denies"
+        });
+    }
     push::start(parts);
 }
 
@@ -74,19 +90,11 @@ async fn lead(
 }
 
 /// The settings of the index.
-pub(super) fn cluster_config(
-    settings: &Settings,
-    local: LocalPeer,
-) -> anyhow::Result<ClusterConfig> {
-    // What is kept there (the last valid denies) outlives the process but not its pod.
-    let name = format!("clusterlink-controller-{}", settings.identity);
-    let state_dir = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(&state_dir)
-        .with_context(|| format!("cannot make {}", state_dir.display()))?;
-    let mut config = ClusterConfig::new(local, settings.namespace.clone(), state_dir);
+pub(super) fn cluster_config(settings: &Settings, local: LocalPeer) -> ClusterConfig {
+    let mut config = ClusterConfig::new(local, settings.namespace.clone());
     config.target_ports = settings.target_ports.clone();
     config.node_ports = settings.node_ports.clone();
     let agent_ports = AGENT_PORTS.into_iter();
     config.agent_ports = (agent_ports.map(|(port, purpose)| (port, purpose.to_owned()))).collect();
-    Ok(config)
+    config
 }

@@ -11,6 +11,7 @@ use super::{Index, Settled};
 use crate::{
     status::{Finding, PolicyStatus, board::PolicyObject, dated},
     translate::policy,
+    valid_denies::Reading,
 };
 
 /// What is to be in force under a policy's name.
@@ -23,6 +24,32 @@ struct Ruling {
 }
 
 impl Index {
+    /// Takes in valid denies that another process has stored: at the start all of them, later those
+    /// that were valid while this process did not see it, and whose manifests are no good by now.
+    pub(super) fn read_denies(&mut self, reading: &Reading) {
+        let first = !self.denies.is_read();
+        for policy in &reading.denies {
+            let name = &policy.name;
+            let news = first || (self.denies.get(name).is_none() && self.is_doubtful(name));
+            if news {
+                self.denies.insert_from_before(policy);
+                self.dirty.policies.insert(name.clone());
+            }
+        }
+        self.denies.read(reading.number);
+    }
+
+    /// Whether what a policy's author wants is not known, or may not be.
+    fn is_doubtful(&self, name: &PolicyName) -> bool {
+        match self.policy_spec(name) {
+            Some((spec, _)) => policy::translate(name, spec).is_err(),
+            None => {
+                let (kind, object) = kind_and_object(name);
+                self.may_be_unreadable(kind, &object)
+            }
+        }
+    }
+
     pub(super) fn settle_policies(&mut self, now: Timestamp, settled: &mut Settled) {
         for name in std::mem::take(&mut self.dirty.policies) {
             let ruling = self.rule(&name);
@@ -103,10 +130,7 @@ impl Index {
     /// A deny that was stored by an earlier process stays while its manifest may be unreadable;
     /// otherwise a policy that the source does not give is deleted.
     fn rule_absent(&mut self, name: &PolicyName) -> Option<Ruling> {
-        let (kind, object) = match name {
-            PolicyName::Namespaced(object) => ("AccessPolicy", object.to_string()),
-            PolicyName::Privileged(object) => ("PrivilegedAccessPolicy", object.to_string()),
-        };
+        let (kind, object) = kind_and_object(name);
         if self.denies.is_from_before(name) && self.may_be_unreadable(kind, &object) {
             self.held_policies.insert(name.clone());
             let in_force = self.denies.get(name).cloned();
@@ -151,5 +175,13 @@ impl Index {
                 Some((&policy.spec.0, policy.metadata.generation))
             }
         }
+    }
+}
+
+/// How problems name a policy.
+fn kind_and_object(name: &PolicyName) -> (&'static str, String) {
+    match name {
+        PolicyName::Namespaced(object) => ("AccessPolicy", object.to_string()),
+        PolicyName::Privileged(object) => ("PrivilegedAccessPolicy", object.to_string()),
     }
 }

@@ -48,8 +48,12 @@ impl Harness {
     }
 
     fn provided(provider: Provider, state_dir: &std::path::Path) -> Self {
-        let status = Arc::new(SharedStatus::default());
         let denies = ValidDenies::open(state_dir.join("policies.json")).unwrap();
+        Self::with(provider, denies)
+    }
+
+    fn with(provider: Provider, denies: ValidDenies) -> Self {
+        let status = Arc::new(SharedStatus::default());
         let publisher = Publisher::new();
         let subscription = publisher.subscriber().subscribe();
         let index = Index::new(provider, denies, Arc::clone(&status));

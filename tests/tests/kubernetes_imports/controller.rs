@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clusterlink_controller::agents::{AgentStatus, Agents};
 use clusterlink_controller::cluster::{ClusterConfig, WriteCounts, Writer};
+use clusterlink_controller::kept_denies::Keeper;
 use clusterlink_controller::source::api_server::ApiServer;
 use clusterlink_controller::status::ImportStatus;
 use clusterlink_controller::{Handle, start_in_cluster};
@@ -143,12 +144,11 @@ fn run(
         let config =
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
-        let state = tempfile::tempdir()?;
         let peer = LocalPeer {
             name: PeerName::new("here")?,
             labels: BTreeMap::new(),
         };
-        let mut config = ClusterConfig::new(peer, SYSTEM, state.path().to_owned());
+        let mut config = ClusterConfig::new(peer, SYSTEM);
         config.agent_ports = [(4443, "other peers".to_owned())].into();
         let agents = Agents::default();
         agents.lead(*leader.borrow());
@@ -157,6 +157,11 @@ fn run(
         let writer = Writer::new(client.clone(), handle.desired(), leader.clone());
         let counts = writer.counts();
         let writing = tokio::spawn(writer.run());
+        let port = handle
+            .denies()
+            .context("it is the controller of a cluster")?;
+        let denies = Keeper::new(client.clone(), SYSTEM, port, leader.clone());
+        let keeping = tokio::spawn(denies.run());
         let (snapshot, seen) = watch::channel(Snapshot::default());
         let started = Started {
             agents,
@@ -170,6 +175,7 @@ fn run(
             result = follow => result?,
         }
         writing.abort();
+        keeping.abort();
         handle.shutdown().await;
         Ok(())
     })

@@ -24,7 +24,7 @@ impl Scene {
             name: PeerName::new("here").unwrap(),
             labels: Default::default(),
         };
-        let config = ClusterConfig::new(peer, "system", state.path().to_owned());
+        let config = ClusterConfig::new(peer, "system");
         let agents = Agents::default();
         let cluster = Cluster::new(&config, agents.clone());
         let desired = cluster.desired().clone();

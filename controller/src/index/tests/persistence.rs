@@ -1,9 +1,10 @@
 use std::{fs, num::NonZeroU16};
 
 use clusterlink_crds::conditions::{IMPORT_SERVICE_VALID, IMPORT_TARGET_PORT_VALID, reasons};
-use clusterlink_model::Action;
+use clusterlink_model::{Action, Policy};
 
 use super::*;
+use crate::valid_denies::{DenyPort, Kept};
 
 /// Starts over on the same state directory, with these documents in the first lists.
 fn restarted(config: &Config, documents: &[Value], problems: Vec<Problem>) -> Harness {
@@ -190,4 +191,94 @@ fn a_damaged_file_of_denies_is_refused_with_its_cure() {
         error.to_string().contains("policies.json is damaged"),
         "{error}"
     );
+}
+
+/// An index whose denies are in an object that holds these, with the documents in the first lists.
+fn elsewhere(
+    config: &Config,
+    stored: &[Arc<Policy>],
+    documents: &[Value],
+    problems: Vec<Problem>,
+) -> (Harness, DenyPort) {
+    let (denies, port, _) = ValidDenies::elsewhere();
+    let leases = Leases::open(config).unwrap();
+    let mut harness = Harness::with(Provider::Leases(Box::new(leases)), denies);
+    assert!(harness.index.missing().contains(&"the last valid denies"));
+    harness.stored(1, stored);
+    harness.index.apply(Input::Problems(Arc::new(problems)));
+    for document in documents {
+        harness.index.apply(applied(document));
+    }
+    harness.finish_lists();
+    harness.settle();
+    (harness, port)
+}
+
+fn kept(port: &DenyPort) -> Arc<Kept> {
+    Arc::clone(&port.kept().borrow())
+}
+
+impl Harness {
+    /// What an object holds is read.
+    fn stored(&mut self, number: u64, denies: &[Arc<Policy>]) {
+        let denies = denies.to_vec();
+        let reading = Reading { number, denies };
+        self.index.apply(Input::Denies(Arc::new(reading)));
+    }
+}
+
+#[test]
+fn denies_in_an_object_outlive_a_restart_in_the_middle_of_a_mistake() {
+    let at = "ns/rule";
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&directory);
+    let valid = policy("AccessPolicy", at, "deny", true);
+    let (harness, port) = elsewhere(&config, &[], &[valid], vec![]);
+    let stored = kept(&port);
+    assert_eq!((stored.reading, stored.denies.len()), (1, 1));
+
+    let invalid = policy("AccessPolicy", at, "deny", false);
+    let undecodable = problem(Some("AccessPolicy"), Some(at));
+    for (documents, problems) in [(vec![invalid], vec![]), (vec![], vec![undecodable])] {
+        let (again, port) = elsewhere(&config, &stored.denies, &documents, problems);
+        assert_eq!(again.seen, harness.seen);
+        assert!(again.status().policies[0].stale);
+        assert_eq!(kept(&port).denies, stored.denies, "it goes on to be stored");
+    }
+
+    // Deleted, or corrected to an allow, while nobody was there.
+    let allow = policy("AccessPolicy", at, "allow", true);
+    for documents in [vec![], vec![allow]] {
+        let (again, port) = elsewhere(&config, &stored.denies, &documents, vec![]);
+        assert_ne!(again.seen, harness.seen);
+        assert!(kept(&port).denies.is_empty());
+    }
+}
+
+#[test]
+fn a_new_leader_keeps_a_deny_that_only_the_last_one_has_seen_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(&directory);
+    let names = ["ns/broken", "ns/gone", "ns/allowed"];
+    let denies = names.map(|at| policy("AccessPolicy", at, "deny", true));
+    let (_, port) = elsewhere(&config, &[], &denies, vec![]);
+    let stored = kept(&port);
+    assert_eq!(stored.denies.len(), 3);
+
+    let now = [
+        policy("AccessPolicy", "ns/broken", "deny", false),
+        policy("AccessPolicy", "ns/allowed", "allow", true),
+    ];
+    let (mut follower, port) = elsewhere(&config, &[], &now, vec![]);
+    let denied = |harness: &Harness| {
+        let all = harness.seen.policies.values();
+        all.filter(|policy| policy.action == Action::Deny).count()
+    };
+    assert_eq!(denied(&follower), 0);
+    follower.stored(2, &stored.denies);
+    follower.settle();
+    assert_eq!(denied(&follower), 1);
+    let kept = kept(&port);
+    assert_eq!((kept.reading, kept.denies.len()), (2, 1));
+    assert_eq!(kept.denies[0].name.to_string(), "AccessPolicy ns/broken");
 }
