@@ -206,6 +206,8 @@ impl Leases {
     fn promote(&mut self, promoted: impl IntoIterator<Item = PortLease>) {
         for lease in promoted {
             self.unsaved.ports.insert(lease.import.clone());
+            // The others wait for another holder now.
+            self.woken.extend(self.ports.waiting(lease.port).cloned());
             self.woken.insert(lease.import);
         }
     }
@@ -277,6 +279,21 @@ mod tests {
         leases.release(&name("a"));
         assert!(leases.take_woken().contains(&name("b")));
         assert_eq!(leases.target_port(&name("b"), 0, wanted).ok(), wanted);
+    }
+
+    #[test]
+    fn who_still_waits_for_a_port_is_told_of_its_new_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut leases = Leases::open(&config(directory.path())).unwrap();
+        let wanted = NonZeroU16::new(20_000);
+        leases.target_port(&name("a"), 0, wanted).unwrap();
+        for later in ["b", "c"] {
+            leases.target_port(&name(later), 1, wanted).unwrap_err();
+        }
+        leases.release(&name("a"));
+        assert_eq!(leases.take_woken(), [name("b"), name("c")].into());
+        let why = leases.target_port(&name("c"), 1, wanted).unwrap_err();
+        assert!(why.to_string().contains("ns/b"), "{why}");
     }
 
     #[test]

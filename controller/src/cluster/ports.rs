@@ -133,6 +133,7 @@ impl Ports {
         let mut promoted = Vec::new();
         // Refused by the rules of today: the claim that follows says why.
         if let Ok(Some(loser)) = self.leases.seize(lease, &mut promoted) {
+            self.woken.extend(self.leases.waiting(stored).cloned());
             self.woken.insert(loser);
         }
         self.wake(promoted);
@@ -174,8 +175,11 @@ impl Ports {
     }
 
     fn wake(&mut self, promoted: impl IntoIterator<Item = PortLease>) {
-        let imports = promoted.into_iter().map(|lease| lease.import);
-        self.woken.extend(imports);
+        for lease in promoted {
+            // The others wait for another holder now.
+            self.woken.extend(self.leases.waiting(lease.port).cloned());
+            self.woken.insert(lease.import);
+        }
     }
 }
 

@@ -273,6 +273,13 @@ impl PortLeases {
         self.holders.get(&port)
     }
 
+    /// The imports that wait for a port, and were told who holds it.
+    pub fn waiting(&self, port: NonZeroU16) -> impl Iterator<Item = &ObjectName> {
+        let all = self.waiting.values();
+        all.filter(move |lease| lease.port == port)
+            .map(|lease| &lease.import)
+    }
+
     fn explicit(
         &mut self,
         claim: &PortClaim,

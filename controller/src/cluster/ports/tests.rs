@@ -176,3 +176,24 @@ fn a_port_that_an_agent_says_is_its_own_is_given_up_and_comes_back_with_it() {
     let moved = decide(&mut ports, "b", wish(1, 0, 20_000));
     assert_eq!(moved, TargetPort::Proposed(port(20_001)));
 }
+
+#[test]
+fn who_still_waits_for_a_port_is_woken_when_its_holder_changes() {
+    let mut ports = ports();
+    decide(&mut ports, "a", wish(1, 9000, 9000));
+    for later in ["b", "c"] {
+        decide(&mut ports, later, wish(2, 9000, 0));
+    }
+    ports.take_woken();
+    ports.release(&name("a"));
+    assert_eq!(woken(&mut ports), ["b", "c"]);
+    let refused = decide(&mut ports, "c", wish(2, 9000, 0));
+    let holder = name("b");
+    assert_eq!(
+        refused,
+        TargetPort::Refused(PortRefused::Held { port: 9000, holder })
+    );
+    // An object of which it is read that it has held the port for long.
+    decide(&mut ports, "old", wish(0, 9000, 9000));
+    assert_eq!(woken(&mut ports), ["b", "c"]);
+}
