@@ -5,6 +5,8 @@
 mod cluster;
 #[path = "kubernetes_imports/controller.rs"]
 mod controller;
+#[path = "kubernetes_imports/garbage.rs"]
+mod garbage;
 
 use anyhow::{Context, Result, ensure};
 use clusterlink_controller::cluster::{Kind, Verb};
