@@ -1,5 +1,7 @@
 //! A Kubernetes control plane without nodes: etcd and kube-apiserver, as a host of the scene.
 
+mod audit;
+mod call;
 mod manager;
 
 use std::fs;
@@ -15,6 +17,8 @@ use crate::host::Host;
 use crate::process::Process;
 use crate::tools::text;
 use crate::wait::wait_until;
+
+pub use self::audit::{Audit, Request};
 
 /// How long etcd and the API server may take to be ready on a busy machine; they need about 3 s.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -309,6 +313,7 @@ fn start_api_server(host: &Host, programs: &Path, directory: &Path) -> Result<Pr
         .args([
             "--service-cluster-ip-range=10.96.0.0/16,fd77:96::/112",
             "--authorization-mode=RBAC",
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
             "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes.default.svc",
         ]);
@@ -320,5 +325,6 @@ fn start_api_server(host: &Host, programs: &Path, directory: &Path) -> Result<Pr
     ] {
         command.arg(format!("--{flag}={}", directory.join(file).display()));
     }
+    command.args(audit::flags(directory)?);
     host.spawn("kube-apiserver", command)
 }

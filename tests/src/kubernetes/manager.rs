@@ -12,15 +12,15 @@ use crate::wait::wait_for;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl ControlPlane {
-    /// Starts the controllers that delete what nothing owns any more, and that empty namespaces. The
-    /// process ends with the value.
+    /// Starts the controllers that delete what nothing owns any more, that empty namespaces, and that
+    /// put together the roles of users. The process ends with the value.
     pub fn start_controller_manager(&self) -> Result<Process> {
         let mut command = self
             .host
             .command(self.programs.join("kube-controller-manager"));
         command
             .args([
-                "--controllers=garbage-collector-controller,namespace-controller",
+                "--controllers=garbage-collector-controller,namespace-controller,clusterrole-aggregation-controller",
                 "--leader-elect=false",
                 "--bind-address=127.0.0.1",
                 "--secure-port=10257",
