@@ -49,6 +49,13 @@ use crate::schema;
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="ExportValid")].message"#,
+        priority = "1",
+        description = "What is the matter, and what to do"
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -34,12 +34,6 @@ use crate::{labels, schema};
         description = "The port of the agents behind the Service"
     ),
     printcolumn(
-        name = "Peers",
-        type_ = "string",
-        json_path = ".spec.sources[*].peer",
-        description = "The peers that it comes from"
-    ),
-    printcolumn(
         name = "Service",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="ImportServiceValid")].status"#,
@@ -52,6 +46,29 @@ use crate::{labels, schema};
         description = "Whether the target port is held by this Import"
     ),
     printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.status=="False")].reason"#,
+        description = "Why it cannot be used, where that is so"
+    ),
+    printcolumn(
+        name = "First Peer",
+        type_ = "string",
+        json_path = ".spec.sources[0].peer",
+        description = "The peer of the first source"
+    ),
+    printcolumn(
+        name = "Reachable Peer",
+        type_ = "string",
+        json_path = ".status.sources[?(@.reachable==true)].peer",
+        description = "The first source's peer that can be reached; empty if none can"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
         name = "LB",
         type_ = "string",
         json_path = ".spec.lbScheme",
@@ -59,9 +76,11 @@ use crate::{labels, schema};
         description = "How a source is chosen for each connection"
     ),
     printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.status=="False")].message"#,
+        priority = "1",
+        description = "What is the matter, and what to do"
     )
 )]
 #[serde(rename_all = "camelCase")]

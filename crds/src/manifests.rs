@@ -1,7 +1,9 @@
 //! The CustomResourceDefinitions, and their manifests as they are kept in `deploy/crds`.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -27,13 +29,36 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
         "The DNS name in the peer's certificate.",
     );
-    vec![
+    let mut all = vec![
         AccessPolicy::crd(),
         Export::crd(),
         import,
         peer,
         PrivilegedAccessPolicy::crd(),
-    ]
+    ];
+    let versions = all.iter_mut().flat_map(|one| &mut one.spec.versions);
+    let schemas = versions.filter_map(|version| version.schema.as_mut());
+    for schema in schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()) {
+        unwrap_descriptions(schema);
+    }
+    all
+}
+
+/// Makes one line of each description: `kubectl explain` breaks lines itself, and keeps those of
+/// the source beside its own.
+fn unwrap_descriptions(schema: &mut JSONSchemaProps) {
+    if let Some(description) = &mut schema.description {
+        *description = description.replace('\n', " ");
+    }
+    for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {
+        unwrap_descriptions(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        unwrap_descriptions(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        unwrap_descriptions(values);
+    }
 }
 
 /// File name and content of each manifest, in the order of [`definitions`].
@@ -170,8 +195,11 @@ mod tests {
                 let path = format!("{path}.{name}");
                 let described = property["description"]
                     .as_str()
-                    .is_some_and(|d| d.len() > 10);
-                assert!(described || name == "metadata", "{path} has no description");
+                    .is_some_and(|d| d.len() > 10 && !d.contains('\n'));
+                assert!(
+                    described || name == "metadata",
+                    "{path} has no description of one line"
+                );
                 walk(&path, property);
                 walk(&path, &property["items"]);
             }

@@ -24,10 +24,10 @@ use crate::schema;
     derive = "PartialEq",
     doc = "A Peer is another location of the fabric that services can be imported from. Its name is the DNS name in that peer's certificate.",
     printcolumn(
-        name = "Gateways",
+        name = "First Gateway",
         type_ = "string",
-        json_path = ".spec.gateways[*].host",
-        description = "Where the peer can be dialled"
+        json_path = ".spec.gateways[0].host",
+        description = "Where the peer can be dialled, among others"
     ),
     printcolumn(
         name = "Reachable",
@@ -48,6 +48,11 @@ use crate::schema;
         description = "Round-trip time to the peer"
     ),
     printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
         name = "Last Seen",
         type_ = "date",
         json_path = ".status.lastSeen",
@@ -62,9 +67,11 @@ use crate::schema;
         description = "What the peer runs"
     ),
     printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="PeerReachable")].message"#,
+        priority = "1",
+        description = "What is the matter, and what to do"
     )
 )]
 #[serde(rename_all = "camelCase")]

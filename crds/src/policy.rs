@@ -50,6 +50,13 @@ pub const SELECTOR_OR_SETS_RULE: &str =
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="PolicyValid")].message"#,
+        priority = "1",
+        description = "What is the matter, and what to do"
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +114,13 @@ pub struct PolicySpec {
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="PolicyValid")].message"#,
+        priority = "1",
+        description = "What is the matter, and what to do"
     )
 )]
 #[serde(transparent)]
