@@ -4,7 +4,6 @@
 use anyhow::{Result, ensure};
 use clusterlink_crds::wrong;
 use clusterlink_tests::conditions::{SOON, objects};
-use clusterlink_tests::controller::SYSTEM;
 use clusterlink_tests::kubernetes::ControlPlane;
 use clusterlink_tests::manifests::{access_policy, everything, import, peer, source};
 use clusterlink_tests::wait::wait_for;
@@ -19,28 +18,76 @@ fn the_api_server_refuses_what_the_schemas_refuse_and_no_more() -> Result<()> {
         refused(&plane)?;
         every_fault_is_refused(&plane)?;
         let _controller = Controller::start(&scene.host("controller")?, &plane)?;
-        // Odd, but accepted and told of.
-        let import = import("default", "odd", 80, &[source("", "", "")]);
-        let mut nothing = import.clone();
-        nothing["metadata"]["name"] = json!("nothing");
-        nothing["spec"]["sources"] = json!([]);
-        plane.apply(&[import, nothing, peer("caller", &[])])?;
-        wait_for("the odd ones are told of", SOON, || {
-            let odd = plane.get(&["import", "odd", "-n", "default"])?;
+        odd_ones_are_told_of(&plane)
+    })
+}
+
+/// What is accepted although it leads nowhere, and where the status says so with its cure.
+fn odd_ones_are_told_of(plane: &ControlPlane) -> Result<()> {
+    let import = |name, sources: &[Value]| import("default", name, 80, sources);
+    let service = "ImportServiceValid";
+    for (row, object, place, told) in [
+        (
+            "sources: []",
+            import("nothing", &[]),
+            service,
+            "spec.sources is empty, so every connection is refused: add a source",
+        ),
+        (
+            "an empty peer",
+            import("no-peer", &[source("", "shop", "web")]),
+            "sources",
+            "peer is empty: fill it in",
+        ),
+        (
+            "an empty exportName",
+            import("no-name", &[source("east", "shop", "")]),
+            "sources",
+            "exportName is empty: fill it in",
+        ),
+        (
+            "an empty exportNamespace",
+            import("no-namespace", &[source("east", "", "web")]),
+            "sources",
+            "exportNamespace is empty: fill it in",
+        ),
+        (
+            "no source that is valid",
+            import("no-source", &[source("", "", "")]),
+            service,
+            "correct them as status.sources says",
+        ),
+        (
+            "gateways: []",
+            peer("caller", &[]),
+            "PeerReachable",
+            "see that the agents run",
+        ),
+    ] {
+        plane.apply(std::slice::from_ref(&object))?;
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let arguments = [kind, text("name"), "-n", text("namespace")];
+        wait_for(row, SOON, || {
+            let status = &plane.get(&arguments)?["status"];
+            let mut entries = match place {
+                "sources" => status["sources"].as_array(),
+                _ => status["conditions"].as_array(),
+            }
+            .into_iter()
+            .flatten();
             ensure!(
-                odd["status"]["sources"][0]["reason"] == "SourceInvalid",
-                "{odd}"
-            );
-            let nothing = plane.get(&["import", "nothing", "-n", "default"])?;
-            ensure!(nothing["status"]["targetPort"].is_u64(), "{nothing}");
-            let caller = plane.get(&["peer", "caller", "-n", SYSTEM])?;
-            ensure!(
-                caller["status"]["conditions"][0]["type"] == "PeerReachable",
-                "{caller}"
+                entries.any(|entry| {
+                    let of_it = place == "sources" || entry["type"] == place;
+                    let message = entry["message"].as_str().unwrap_or_default();
+                    of_it && message.contains(told)
+                }),
+                "{status}"
             );
             Ok(true)
-        })
-    })
+        })?;
+    }
+    Ok(())
 }
 
 /// What people get wrong, with a part of what the API server answers.

@@ -160,7 +160,7 @@ impl Index {
         }
         let (addresses, leased) = leases.addresses(name);
         let service_finding = match leased {
-            Ok(()) => Finding::valid(IMPORT_SERVICE_VALID, ""),
+            Ok(()) => import::addressable(name, &object, String::new()),
             Err(error) => Finding::invalid(
                 IMPORT_SERVICE_VALID,
                 reasons::ADDRESSES_EXHAUSTED,

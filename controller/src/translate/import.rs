@@ -63,6 +63,25 @@ pub(crate) fn unfit(
     Some(finding(name, reason, &message))
 }
 
+/// Clients can address it; the message is `remark`, or else that it leads nowhere, if that is so.
+pub(crate) fn addressable(
+    name: &ObjectName,
+    import: &clusterlink_crds::Import,
+    remark: String,
+) -> Finding {
+    let message = match &import.spec.sources[..] {
+        _ if !remark.is_empty() => remark,
+        [] => format!(
+            "Import {name}: spec.sources is empty, so every connection is refused: add a source"
+        ),
+        sources if sources.iter().all(|source| self::source(source).is_err()) => format!(
+            "Import {name}: no source is valid, so every connection is refused: correct them as status.sources says"
+        ),
+        _ => String::new(),
+    };
+    Finding::valid(IMPORT_SERVICE_VALID, message)
+}
+
 /// When an Import was made, as far as its manifest says: of two that want one port the older
 /// counts, else the one whose name comes first.
 pub(crate) fn age(object: &clusterlink_crds::Import) -> u64 {

@@ -74,7 +74,7 @@ impl Cluster {
         };
         (
             Some(served),
-            Finding::valid(IMPORT_SERVICE_VALID, joined.remark),
+            import::addressable(name, import, joined.remark),
         )
     }
 }

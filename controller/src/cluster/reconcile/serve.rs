@@ -18,6 +18,7 @@ use crate::{
         placement, service, slices,
     },
     status::Finding,
+    translate::import,
 };
 
 impl Cluster {
@@ -130,7 +131,7 @@ impl Cluster {
             target_port: subject.stored_port(),
         };
         let finding = match foreign {
-            None => Finding::valid(IMPORT_SERVICE_VALID, ""),
+            None => import::addressable(name, subject.import, String::new()),
             Some(slice) => Finding::invalid(
                 IMPORT_SERVICE_VALID,
                 reasons::SERVICE_HAS_FOREIGN_SLICES,

@@ -116,3 +116,27 @@ fn invalid_sources_are_left_out_and_named() {
     assert_eq!(translated.labels["tier"], "gold");
     assert_eq!(translated.scheme, LbScheme::RoundRobin);
 }
+
+#[test]
+fn an_import_that_leads_nowhere_says_so() {
+    let name = ObjectName::new("ns", "web");
+    let wrong = source_of("", "web", "ns");
+    let right = source_of("east", "web", "ns");
+    for (row, sources, remark, told) in [
+        ("no sources", vec![], "", "spec.sources is empty"),
+        (
+            "none that is valid",
+            vec![wrong.clone()],
+            "",
+            "no source is valid",
+        ),
+        ("one that is valid", vec![wrong, right], "", ""),
+        ("something else to say", vec![], "ignored", "ignored"),
+    ] {
+        let import = import(&json!({}), &json!({"port": 80, "sources": sources}));
+        let finding = addressable(&name, &import, remark.to_owned());
+        assert!(finding.holds, "{row}");
+        assert!(finding.message.contains(told), "{row}: {finding:?}");
+        assert_eq!(finding.message.is_empty(), told.is_empty(), "{row}");
+    }
+}
