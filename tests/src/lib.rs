@@ -15,6 +15,7 @@
 //! behind after a panic, Ctrl-C or SIGKILL.
 #![forbid(unsafe_code)]
 
+mod bpffs;
 pub mod caller;
 pub mod cgroup;
 pub mod cluster;

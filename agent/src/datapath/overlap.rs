@@ -1,5 +1,5 @@
 //! Two peers on one host need subtrees of their own: a connect must not be steered twice. This
-//! finds out whether another live peer's subtree overlaps with ours.
+//! finds out whether another live peer's subtree overlaps with ours, as far as the kernel tells us.
 
 use std::{
     collections::HashMap,
@@ -24,8 +24,20 @@ use super::{DatapathError, clock, pins::Pins, sys};
 /// Fails if another peer that lives steers a cgroup that is ours, above ours or below ours. Called
 /// under the host's lock, so that of two peers that start at once the second sees the first.
 pub(super) fn check(cgroup: &Path, mount: &Path, pins: &Pins) -> Result<(), DatapathError> {
-    let links = sys::cgroup_links()
-        .map_err(|source| DatapathError::path("list the BPF links on", cgroup, source))?;
+    let links = match sys::cgroup_links() {
+        Ok(links) => links,
+        // The kernel lists links to CAP_SYS_ADMIN alone, which the agent of a node does without.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::debug!(
+                cgroup = %cgroup.display(),
+                "without CAP_SYS_ADMIN nobody finds out whether another peer of this host steers the same cgroups"
+            );
+            return Ok(());
+        }
+        Err(source) => {
+            return Err(DatapathError::path("list the BPF links on", cgroup, source));
+        }
+    };
     let own = MapData::from_pin(pins.map(GATEWAYS)).and_then(|map| map.info());
     let own = own.ok().map(|info| info.id());
     let programs = live_programs(own);

@@ -8,11 +8,15 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{Cluster, PATIENCE, SYSTEM};
+use crate::bpffs;
 use crate::host::Host;
 use crate::place::Place;
 use crate::process::Process;
 use crate::tools::{self, text};
 use crate::wait::{wait_for, wait_until};
+
+/// What an agent is allowed, and no more. Root by its user id alone, it owns its files.
+const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
 
 /// What differs from one agent to the next.
 #[derive(Clone, Debug, Default)]
@@ -148,9 +152,15 @@ impl Node {
         fs::rename(&unfinished, &path).context("cannot put the controller's CA in place")
     }
 
-    /// Starts the agent's process without waiting for anything.
+    /// Starts the agent's process without waiting for anything. As on a node of a cluster it may do
+    /// no more than it has to, and finds a bpffs.
     pub fn run_agent(&mut self, cluster: &Cluster, options: &AgentOptions) -> Result<()> {
-        let mut command = self.agent_place.command(tools::agent()?);
+        bpffs::mount()?;
+        let mut command = self.agent_place.command("setpriv");
+        for flag in ["--bounding-set", "--inh-caps"] {
+            command.args([flag, CAPABILITIES]);
+        }
+        command.arg("--no-new-privs").arg(tools::agent()?);
         for (flag, value) in [
             ("--node-name", self.host.name().to_owned()),
             ("--controller", cluster.push_address().to_string()),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::umount;
 
-const BPFFS: &str = "/sys/fs/bpf";
+use crate::bpffs::MOUNT_POINT as BPFFS;
 
 /// Removes a directory of BPF pins, its parent if that is empty then, and the mount below them if
 /// it was made by a peer that did not live to unmount it.
