@@ -52,6 +52,17 @@ impl Process {
         self.child.id()
     }
 
+    /// A figure of its memory in MiB: `VmRSS` for now, `VmHWM` for the most that it ever had.
+    pub fn memory(&self, figure: &str) -> Result<f64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+        let found = lines.find(|(name, _)| *name == figure);
+        let (_, value) = found.with_context(|| format!("{path} has no {figure}"))?;
+        let kib: f64 = value.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib / 1024.0)
+    }
+
     /// Sends a signal; a process that has ended already is an error.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if let Some(status) = self.ended()? {

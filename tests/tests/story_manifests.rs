@@ -424,24 +424,12 @@ fn files_of_all_other_kinds_of_wrong_are_told_too() -> Result<()> {
     })
 }
 
-/// The memory that a process has, in MiB.
-fn memory(process: &Process) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-    let kib: f64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))
-        .context("no VmRSS")?
-        .trim()
-        .parse()?;
-    Ok(kib / 1024.0)
-}
-
 #[test]
 fn files_of_tens_of_megabytes_cost_neither_memory_nor_time() -> Result<()> {
     const MEGA: usize = 1_000_000;
     story("manifests-large", |scene| {
         let mut stage = stage(scene)?;
-        let before = memory(stage.world.west.process()?)?;
+        let before = stage.world.west.process()?.memory("VmRSS")?;
         let label = |megabytes: usize| {
             let import = manifests::import(NAMESPACE, "large", 80, &[]);
             with_label(import, "note", "VALUE")
@@ -482,7 +470,7 @@ fn files_of_tens_of_megabytes_cost_neither_memory_nor_time() -> Result<()> {
                 Ok(told.then_some(()))
             })?;
             let told = start.elapsed();
-            let now = memory(stage.world.west.process()?)?;
+            let now = stage.world.west.process()?.memory("VmRSS")?;
             eprintln!(
                 "{what}: told after {:.2} s; memory {before:.1} MiB before, {now:.1} MiB with it",
                 told.as_secs_f64()
