@@ -7,6 +7,7 @@
 //! ```
 
 mod args;
+mod client;
 mod identity;
 mod parts;
 mod push;
@@ -102,7 +103,7 @@ async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> 
             .context("no address to listen at")?
             .port(),
     );
-    let client = Client::try_from(config).context("cannot make a client of the API server")?;
+    let client = client::client(config, settings.timing)?;
     let name = match &settings.peer_name {
         Some(name) => name.clone(),
         None => identity::peer_name(&client, &settings.namespace).await?,

@@ -73,6 +73,19 @@ impl Host {
         Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, self.number.into()).into()
     }
 
+    /// Takes the host off the scene's network: what it sends is lost, and nothing arrives, without
+    /// any sign of it.
+    pub fn cut_off(&self) -> Result<()> {
+        let line = format!("link set {} nomaster\n", self.name);
+        network::batch(&self.scene.bridge(), &line)
+    }
+
+    /// Puts it back after [`Host::cut_off`].
+    pub fn reconnect(&self) -> Result<()> {
+        let line = format!("link set {} master br0\n", self.name);
+        network::batch(&self.scene.bridge(), &line)
+    }
+
     /// The number that its addresses end with.
     pub(crate) fn number(&self) -> u8 {
         self.number

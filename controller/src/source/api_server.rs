@@ -8,6 +8,7 @@
 //! A watch that breaks is begun again with growing pauses; until then what was read last holds.
 
 mod lenient;
+mod pauses;
 mod told;
 
 use std::{fmt::Debug, sync::Arc};
@@ -26,7 +27,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use self::{lenient::Lenient, told::Told};
+use self::{lenient::Lenient, pauses::Pauses, told::Told};
 use super::{EventStream, Problems, Source, Streams};
 use crate::cluster::fleet;
 
@@ -66,7 +67,7 @@ impl ApiServer {
     {
         let mut lenient = Lenient::new(Arc::clone(told), is_allow);
         watcher(api, watcher::Config::default())
-            .default_backoff()
+            .backoff(Pauses::default())
             .filter_map(move |event| future::ready(lenient.read(event)))
             .boxed()
     }
@@ -81,7 +82,7 @@ impl ApiServer {
             Api::<K>::all(self.client.clone()),
             watcher::Config::default(),
         )
-        .default_backoff()
+        .backoff(Pauses::default())
         .filter_map(move |event| {
             let kind = K::kind(&());
             let event = match event {
