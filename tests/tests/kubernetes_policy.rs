@@ -36,14 +36,24 @@ fn policies_of_two_clusters_decide_about_steered_pods_and_those_that_come_by_kub
         })?;
         changed("steered", &pair, &steered)?;
 
-        let mut bare = Node::join(&pair.west.cluster, &scene.host("bare")?)?;
-        bare.start_proxy(&pair.west.cluster)?;
-        let bare = Clusters::by_the_service_path(&pair, &bare);
+        let mut node = Node::join(&pair.west.cluster, &scene.host("bare")?)?;
+        node.start_proxy(&pair.west.cluster)?;
+        let bare = Clusters::by_the_service_path(&pair, &node);
         let web = bare.share("web", "name", &["--name", "east"])?;
         let client = bare.workload("first", |pod| pod)?;
         let what = "kube-proxy serves, and nothing is allowed";
         wait_verdict(what, PATIENCE, &client, web.address, &[Verdict::Reset])?;
         told("by the Service path", &bare, &web)?;
+        bare.allow_all()?;
+        let served = [Verdict::Served];
+        bare.sees("all is allowed", &client, web.address, &served)?;
+        // An address of another node may be anybody's there.
+        let seen = verdict(node.host(), web.address)?;
+        ensure!(
+            seen == Verdict::Reset,
+            "the node's own process saw {seen:?}"
+        );
+        bare.allow_nothing()?;
         changed("by the Service path", &pair, &bare)
     })
 }
@@ -132,6 +142,7 @@ fn changed(path: &str, pair: &Pair, stage: &impl Stage) -> Result<()> {
         eprintln!(
             "{path}: {what}: new connections {seen:.2?}, client cut {at_client:.2?}, server cut {at_server:.2?}"
         );
+        ensure!(at_client.max(at_server) < SOON, "{path}: {what}: too late");
         west.withdraw("lockdown.yaml")?;
         stage.sees("the deny is gone", &client, echo.address, &served)?;
     }
