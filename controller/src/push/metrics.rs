@@ -50,7 +50,7 @@ impl Drop for Live {
 impl Metrics {
     /// Makes the counters visible.
     pub fn register(&self, registry: &mut Registry) {
-        let push = registry.sub_registry_with_prefix("push");
+        let push = registry.sub_registry_with_prefix("clusterlink_controller_push");
         push.register(
             "streams",
             "Streams of agents, by kind.",
