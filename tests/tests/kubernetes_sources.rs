@@ -152,6 +152,21 @@ fn changes(fleet: &Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
     clients.hear("a Peer that goes", SOON, web, "north")?;
     let astray = [("east", fleet.north.address())];
     west.cluster.know(&astray)?;
+    let dialled = fleet.north.address().to_string();
+    wait_until("the other gateway was dialled in vain", PATIENCE, || {
+        let status = west.node.status()?;
+        let mut peers = status["peers"].as_array().into_iter().flatten();
+        let east = peers.find(|one| one["name"] == "east");
+        let gateways = east.and_then(|east| east["gateways"].as_array());
+        let mut gateways = gateways.into_iter().flatten();
+        let told = gateways.any(|one| {
+            one["address"] == dialled.as_str() && one["error"].is_string() && one["sessions"] == 0
+        });
+        if told {
+            return Ok(Some(()));
+        }
+        bail!("{}", status["peers"])
+    })?;
     clients.hear("a Peer whose gateway is another's", SOON, web, "north")?;
     west.cluster.know(&[("east", east.node.address())])?;
     clients.hear("a Peer that is mended", PATIENCE, web, "east")?;
