@@ -44,7 +44,7 @@ pub(crate) struct Agent {
     handle: PushHandle,
     task: JoinHandle<()>,
     _report: watch::Sender<Arc<NodeReport>>,
-    _steered: watch::Sender<Arc<std::collections::BTreeSet<std::net::IpAddr>>>,
+    _steered: watch::Sender<Option<Arc<std::collections::BTreeSet<std::net::IpAddr>>>>,
 }
 
 /// Where the controller is, and how it is known.
@@ -121,7 +121,7 @@ impl Way<'_> {
         config.backoff.shortest = Duration::from_millis(50);
         config.backoff.longest = Duration::from_millis(500);
         let (report, reports) = watch::channel(Arc::default());
-        let (steered, addresses) = watch::channel(Arc::default());
+        let (steered, addresses) = watch::channel(Some(Arc::default()));
         let seen = Arc::new(Mutex::new(Seen {
             snapshot: kept.clone().unwrap_or_default(),
             ..Seen::default()
