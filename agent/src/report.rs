@@ -122,7 +122,7 @@ fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeRe
         peers: (peers.into_iter())
             // The gateway remembers for its own sake whoever it once dealt with.
             .filter(|peer| peer.reachable || view.snapshot.peers.contains_key(&peer.name))
-            .map(peer)
+            .map(|status| peer(status, &view))
             .collect(),
         sources: outcomes.into_iter().map(source).collect(),
         rejected: admin.report.borrow().rejected.clone(),
@@ -131,8 +131,12 @@ fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeRe
     }
 }
 
-fn peer(status: PeerStatus) -> PeerReport {
+fn peer(status: PeerStatus, view: &View) -> PeerReport {
+    let gateways = view.gateways_of(&status.name);
+    let reachable = status.is_reached_by(gateways);
+    let named = |address: &str| gateways.iter().any(|one| one.to_string() == address);
     let failures: Vec<String> = (status.gateways.iter())
+        .filter(|gateway| named(&gateway.address))
         .filter_map(|gateway| {
             let error = gateway.error.as_ref()?;
             Some(format!("{}: {error}", gateway.address))
@@ -140,12 +144,12 @@ fn peer(status: PeerStatus) -> PeerReport {
         .collect();
     PeerReport {
         name: status.name,
-        reachable: status.reachable,
+        reachable,
         rtt: status.rtt_us.map(Duration::from_micros),
         last_seen_ms: status.last_seen_ms,
         software: status.version,
         labels: status.labels,
-        error: (!status.reachable && !failures.is_empty()).then(|| failures.join("; ")),
+        error: (!reachable && !failures.is_empty()).then(|| failures.join("; ")),
     }
 }
 
@@ -173,7 +177,7 @@ fn addresses(subject: &Subject, view: &View) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use clusterlink_gateway::status::GatewayStatus;
-    use clusterlink_model::{Labels, LocalPeer, Node, Resource, Update};
+    use clusterlink_model::{HostPort, Labels, LocalPeer, Node, Peer, Resource, Update};
 
     use super::*;
 
@@ -228,13 +232,39 @@ mod tests {
             }],
             inbound_sessions: 0,
         };
-        let report = peer(status.clone());
+        let mut view = View::not_ready(LocalPeer {
+            name: "west".parse().unwrap(),
+            labels: Labels::new(),
+        });
+        Arc::make_mut(&mut view.snapshot).apply(Update {
+            upserts: vec![Resource::Peer(Arc::new(Peer {
+                name: "east".parse().unwrap(),
+                gateways: vec![HostPort {
+                    host: "east.example".into(),
+                    port: std::num::NonZeroU16::new(4443).unwrap(),
+                }],
+                labels: None,
+                not_issued_before: None,
+            }))],
+            ..Update::default()
+        });
+        let report = peer(status.clone(), &view);
         assert_eq!(
             report.error.as_deref(),
             Some("east.example:4443: connection refused")
         );
         assert_eq!(report.rtt, Some(Duration::from_micros(1500)));
         status.reachable = true;
-        assert_eq!(peer(status).error, None);
+        status.inbound_sessions = 1;
+        let calls_us = peer(status.clone(), &view);
+        assert!(!calls_us.reachable && calls_us.error.is_some());
+        status.gateways[0].sessions = 1;
+        let report = peer(status.clone(), &view);
+        assert!(report.reachable && report.error.is_none());
+        status.gateways[0].address = "old.example:4443".to_owned();
+        status.gateways[0].sessions = 0;
+        let report = peer(status, &view);
+        assert!(!report.reachable);
+        assert_eq!(report.error, None, "that gateway is named no more");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use clusterlink_model::{Labels, PeerName};
+use clusterlink_model::{HostPort, Labels, PeerName};
 use serde::{Deserialize, Serialize};
 
 /// What is known of a peer from talking to it.
@@ -27,6 +27,19 @@ pub struct PeerStatus {
     pub inbound_sessions: usize,
 }
 
+impl PeerStatus {
+    /// Whether connections can be opened to it: one of the gateways that its Peer object names has a
+    /// session. That it has called us says nothing of that, but for a peer without gateways, of which
+    /// nothing else can be said.
+    pub fn is_reached_by(&self, gateways: &[HostPort]) -> bool {
+        if gateways.is_empty() {
+            return self.reachable;
+        }
+        let named = |address: &str| gateways.iter().any(|one| one.to_string() == address);
+        (self.gateways.iter()).any(|gateway| gateway.sessions > 0 && named(&gateway.address))
+    }
+}
+
 /// One gateway of a peer, as dialled from here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,4 +52,39 @@ pub struct GatewayStatus {
     pub sessions: usize,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_calls_us_is_reachable_only_if_a_gateway_of_its_object_answers() {
+        let named: Vec<HostPort> = vec![HostPort {
+            host: "east.example".into(),
+            port: std::num::NonZeroU16::new(443).unwrap(),
+        }];
+        let gateway = |address: &str, sessions| GatewayStatus {
+            address: address.to_owned(),
+            resolved: None,
+            sessions,
+            error: None,
+        };
+        let status = |gateways| PeerStatus {
+            name: "east".parse().unwrap(),
+            reachable: true,
+            last_seen_ms: None,
+            rtt_us: None,
+            version: None,
+            labels: Labels::new(),
+            gateways,
+            inbound_sessions: 1,
+        };
+        let calls = status(Vec::new());
+        assert!(calls.is_reached_by(&[]), "it has no gateways");
+        assert!(!calls.is_reached_by(&named));
+        assert!(!status(vec![gateway("east.example:443", 0)]).is_reached_by(&named));
+        assert!(!status(vec![gateway("old.example:443", 1)]).is_reached_by(&named));
+        assert!(status(vec![gateway("east.example:443", 1)]).is_reached_by(&named));
+    }
 }

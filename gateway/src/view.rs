@@ -14,7 +14,7 @@ use std::{
 };
 
 use clusterlink_model::{
-    Client, Import, Labels, LocalPeer, ObjectName, PeerName, Snapshot, policy::PolicySet,
+    Client, HostPort, Import, Labels, LocalPeer, ObjectName, PeerName, Snapshot, policy::PolicySet,
 };
 use ipnet::IpNet;
 
@@ -79,6 +79,11 @@ impl View {
     pub fn labels_of(&self, peer: &PeerName) -> &Labels {
         static NONE: Labels = Labels::new();
         self.peer_labels.get(peer).map_or(&NONE, |labels| labels)
+    }
+
+    /// The gateways that the Peer object names; none of a peer without an object.
+    pub fn gateways_of(&self, peer: &PeerName) -> &[HostPort] {
+        (self.snapshot.peers.get(peer)).map_or(&[], |peer| &peer.gateways)
     }
 }
 

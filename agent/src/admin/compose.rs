@@ -19,7 +19,7 @@ pub(super) fn compose(view: &View, report: ControlReport, seen: &[PeerStatus]) -
     let clients = clients(view);
     let reachable: BTreeSet<&PeerName> = seen
         .iter()
-        .filter(|peer| peer.reachable)
+        .filter(|peer| peer.is_reached_by(view.gateways_of(&peer.name)))
         .map(|peer| &peer.name)
         .collect();
     let ControlReport {
@@ -151,7 +151,7 @@ fn join_peers(view: &View, objects: &[PeerObject], seen: &[PeerStatus]) -> Vec<P
             Peer {
                 name: status.name.clone(),
                 listed: false,
-                reachable: status.reachable,
+                reachable: status.is_reached_by(view.gateways_of(&status.name)),
                 last_seen_ms: status.last_seen_ms,
                 rtt_us: status.rtt_us,
                 version: status.version.clone(),
