@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clusterlink_tests::Listing;
-use clusterlink_tests::wait::wait_for;
+use clusterlink_tests::wait::{wait_for, wait_until};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -22,7 +22,10 @@ struct Demo {
 
 impl Demo {
     fn start(flags: &[&str]) -> Result<Self> {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_demo"))
+        // A test command that was started in the background ignores SIGINT, and would hand that down.
+        let mut process = Command::new("env")
+            .args(["--default-signal=INT,QUIT", "--"])
+            .arg(env!("CARGO_BIN_EXE_demo"))
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -55,7 +58,8 @@ impl Demo {
     fn end(mut self, signal: Signal) -> Result<()> {
         let group = Pid::from_raw(self.process.id().cast_signed());
         killpg(group, signal).context("cannot signal the demo")?;
-        let status = self.process.wait()?;
+        let ended = || Ok(self.process.try_wait()?);
+        let status = wait_until("the demo ends", PATIENCE, ended)?;
         ensure!(!status.success(), "an interrupted demo said success");
         Ok(())
     }
