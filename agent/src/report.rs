@@ -134,9 +134,8 @@ fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeRe
 fn peer(status: PeerStatus, view: &View) -> PeerReport {
     let gateways = view.gateways_of(&status.name);
     let reachable = status.is_reached_by(gateways);
-    let named = |address: &str| gateways.iter().any(|one| one.to_string() == address);
     let failures: Vec<String> = (status.gateways.iter())
-        .filter(|gateway| named(&gateway.address))
+        .filter(|gateway| gateway.is_one_of(gateways))
         .filter_map(|gateway| {
             let error = gateway.error.as_ref()?;
             Some(format!("{}: {error}", gateway.address))

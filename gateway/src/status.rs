@@ -35,8 +35,7 @@ impl PeerStatus {
         if gateways.is_empty() {
             return self.reachable;
         }
-        let named = |address: &str| gateways.iter().any(|one| one.to_string() == address);
-        (self.gateways.iter()).any(|gateway| gateway.sessions > 0 && named(&gateway.address))
+        (self.gateways.iter()).any(|gateway| gateway.sessions > 0 && gateway.is_one_of(gateways))
     }
 }
 
@@ -52,6 +51,13 @@ pub struct GatewayStatus {
     pub sessions: usize,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+}
+
+impl GatewayStatus {
+    /// Whether it is among those that a Peer object names.
+    pub fn is_one_of(&self, gateways: &[HostPort]) -> bool {
+        gateways.iter().any(|one| one.to_string() == self.address)
+    }
 }
 
 #[cfg(test)]

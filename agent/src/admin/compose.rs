@@ -191,13 +191,9 @@ fn join_peers(view: &View, objects: &[PeerObject], seen: &[PeerStatus]) -> Vec<P
 
 /// The gateways that the Peer object names, and those that are in use yet.
 fn current_gateways(view: &View, peer: &PeerStatus) -> Vec<GatewayStatus> {
-    let object = view.snapshot.peers.get(&peer.name);
-    let named: BTreeSet<String> = (object.iter())
-        .flat_map(|object| &object.gateways)
-        .map(ToString::to_string)
-        .collect();
+    let named = view.gateways_of(&peer.name);
     (peer.gateways.iter())
-        .filter(|gateway| gateway.sessions > 0 || named.contains(&gateway.address))
+        .filter(|gateway| gateway.sessions > 0 || gateway.is_one_of(named))
         .cloned()
         .collect()
 }
