@@ -115,6 +115,8 @@ impl Go {
         command
             .args([
                 "build",
+                // Names each package that it compiles: otherwise minutes pass with the last download.
+                "-v",
                 "-mod=readonly",
                 "-trimpath",
                 "-ldflags",
