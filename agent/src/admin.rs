@@ -18,7 +18,7 @@ use std::{
 };
 
 use clusterlink_gateway::{
-    Gateway, flow::FlowLog, status::PeerStatus, tls::Credentials, view::View,
+    Gateway, UnservedTarget, flow::FlowLog, status::PeerStatus, tls::Credentials, view::View,
 };
 use tokio::sync::watch;
 
@@ -64,6 +64,11 @@ impl Admin {
         status
             .problems
             .extend(report.problems.into_iter().map(compose::own_problem));
+        let unserved = self.unserved_targets().into_iter().map(|target| {
+            let what = format!("Import {}: {}", target.import, target.reason);
+            compose::own_problem(what)
+        });
+        status.problems.extend(unserved);
         let credentials = self.credentials.borrow().clone();
         status.problems.extend(
             credentials
@@ -102,6 +107,13 @@ impl Admin {
         self.gateway()
             .as_ref()
             .map(Gateway::peers)
+            .unwrap_or_default()
+    }
+
+    /// The target ports that the gateway should listen on, and cannot.
+    pub(crate) fn unserved_targets(&self) -> Vec<UnservedTarget> {
+        (self.gateway().as_ref())
+            .map(Gateway::unserved_targets)
             .unwrap_or_default()
     }
 

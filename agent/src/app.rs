@@ -23,7 +23,9 @@ use std::{
     time::Duration,
 };
 
-use clusterlink_gateway::{Config as GatewayConfig, Gateway, GatewayError, view::DialRules};
+use clusterlink_gateway::{
+    Config as GatewayConfig, Gateway, GatewayError, ServicePath, view::DialRules,
+};
 use clusterlink_proto::ports;
 use prometheus_client::registry::Registry;
 use socket2::SockRef;
@@ -71,6 +73,11 @@ pub enum AgentError {
     /// The kernel cannot steer.
     #[error("cannot steer connects in the kernel (--ebpf)")]
     Datapath(#[source] DatapathError),
+    /// What an earlier agent left in the kernel would take the connections meant for this one.
+    #[error(
+        "cannot remove the programs that an earlier agent left pinned: they would go on refusing clients of imports; end what uses them, and run `clusterlink-agent cleanup`"
+    )]
+    Leftovers(#[source] DatapathError),
     /// The host could not be changed.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -182,15 +189,17 @@ async fn start<U: Updates>(
     let origins = Arc::new(origins);
     let view = state.view();
     let (credentials_sender, credentials) = watch::channel(parts.credentials.current().clone());
+    let (steering_sender, steering) = watch::channel(Steering::default());
     let mut registry = Registry::default();
     registry.register_collector(Box::new(NodeMetrics {
         version: config.software.clone(),
         readiness: readiness.clone(),
         view: view.clone(),
+        steering: steering.clone(),
         datapath: datapath.clone(),
     }));
     let gateway = Gateway::start(
-        &gateway_config(config, &addresses),
+        &gateway_config(config, &addresses, &chosen),
         credentials.clone(),
         view.clone(),
         origins.clone(),
@@ -202,7 +211,6 @@ async fn start<U: Updates>(
     let flows = gateway.flows().clone();
     let subject = subject(config, &gateway);
     let (report_sender, report) = watch::channel(state.report());
-    let (steering_sender, steering) = watch::channel(Steering::default());
     let control = (parts.control).unwrap_or_else(|| Arc::new(SnapshotControl::new(view.clone())));
     let admin = Arc::new(Admin {
         software: config.software.clone(),
@@ -283,7 +291,7 @@ async fn put_on_host(
     Ok(host.hosts_file())
 }
 
-fn gateway_config(config: &Config, addresses: &[IpAddr]) -> GatewayConfig {
+fn gateway_config(config: &Config, addresses: &[IpAddr], chosen: &Chosen) -> GatewayConfig {
     GatewayConfig {
         workers: config.workers,
         listen: config.listen,
@@ -291,17 +299,21 @@ fn gateway_config(config: &Config, addresses: &[IpAddr]) -> GatewayConfig {
             .iter()
             .map(|&ip| SocketAddr::new(ip, config.steering_port))
             .collect(),
-        targets: target_loopbacks(config),
+        service_path: match &config.mode {
+            Mode::Standalone(_) => ServicePath::None,
+            Mode::Node(_) if chosen.off.is_some() => ServicePath::Listeners,
+            Mode::Node(_) => ServicePath::HandedOver(target_loopbacks(config)),
+        },
         software: config.software.clone(),
         random_seed: config.random_seed,
     }
 }
 
-/// Where listeners of the Service path are bound: a loopback address for each family of those that
-/// they stand for, which the cluster may yet have to tell.
+/// Where listeners are bound that the kernel hands the Service path's connections to: a loopback
+/// address for each family of those that they stand for, which the cluster may yet have to tell.
 fn target_loopbacks(config: &Config) -> Vec<IpAddr> {
     let addresses = config.target_addresses();
-    let told = config.node().is_some() && addresses.is_empty();
+    let told = addresses.is_empty();
     let v4 = told || addresses.iter().any(IpAddr::is_ipv4);
     let v6 = (told && has_ipv6()) || addresses.iter().any(IpAddr::is_ipv6);
     let v4 = v4.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -457,10 +469,12 @@ async fn drain(standing: &Standing, grace: Duration) {
 /// Ends a node's part in its cluster: others take over, and what is on the host stays there for the
 /// next agent.
 async fn leave(mut standing: Standing) {
+    let was_ready = standing.readiness.blockers().is_empty();
     let _draining = standing
         .readiness
         .block("open connections to end: it is draining");
-    if standing.heart.stop() {
+    // Without hooks there is no heart, and still the endpoints of imports' Services name this node.
+    if standing.heart.stop() || was_ready {
         info!(takes = ?HAND_OVER, "stopping: handing over to other agents");
         tokio::time::sleep(HAND_OVER).await;
     }

@@ -44,7 +44,7 @@ mod tables;
 
 pub use cgroup::{cgroup_id, cgroup2_mount};
 pub use error::DatapathError;
-pub use kernel::{KernelDatapath, cleanup};
+pub use kernel::{KernelDatapath, cleanup, remove_pins};
 pub use memory::{MemoryDatapath, Write};
 pub use off::OffDatapath;
 
@@ -195,7 +195,7 @@ pub struct Config {
     pub log_level: u8,
 }
 
-/// What [`cleanup`] removed.
+/// What [`cleanup`] or [`remove_pins`] removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// The pinned links: each was a program attached to a cgroup or network namespace.

@@ -11,8 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clusterlink_gateway::{Gateway, SourceOutcome, status::PeerStatus, view::View};
-use clusterlink_proto::{NodeReport, PeerReport, SourceReport, SteeringReport};
+use clusterlink_gateway::{Gateway, SourceOutcome, UnservedTarget, status::PeerStatus, view::View};
+use clusterlink_model::ResourceKey;
+use clusterlink_proto::{NodeReport, PeerReport, Rejected, SourceReport, SteeringReport};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -60,7 +61,7 @@ pub(crate) async fn run(
         tick.tick().await;
         let now = Instant::now();
         let report = tokio::task::block_in_place(|| {
-            ports.look(&subject, now);
+            ports.look(&subject, &admin, now);
             compose(&subject, &admin, ports.listening.clone())
         });
         if let Some(report) = pace.pass(report, now) {
@@ -77,13 +78,19 @@ struct Ports {
 }
 
 impl Ports {
-    fn look(&mut self, subject: &Subject, now: Instant) {
+    fn look(&mut self, subject: &Subject, admin: &Admin, now: Instant) {
         if (self.looked).is_some_and(|at| now.duration_since(at) < LOOK_AT_PORTS) {
             return;
         }
         self.looked = Some(now);
-        let own =
-            |port| subject.own_ports.contains_key(&port) || subject.private_ports.contains(&port);
+        // Asked first: a port that is closed between the two is still known to have been ours.
+        let targets = (admin.gateway().as_ref()).map(Gateway::target_ports);
+        let targets = targets.unwrap_or_default();
+        let own = |port| {
+            subject.own_ports.contains_key(&port)
+                || subject.private_ports.contains(&port)
+                || targets.contains(&port)
+        };
         match listening::ports(own) {
             Ok(listening) => {
                 self.listening = listening;
@@ -125,10 +132,25 @@ fn compose(subject: &Subject, admin: &Admin, listening: BTreeSet<u16>) -> NodeRe
             .map(|status| peer(status, &view))
             .collect(),
         sources: outcomes.into_iter().map(source).collect(),
-        rejected: admin.report.borrow().rejected.clone(),
+        rejected: rejected(
+            admin.report.borrow().rejected.clone(),
+            admin.unserved_targets(),
+        ),
         listening,
         own_ports: subject.own_ports.clone(),
     }
+}
+
+/// What is not in force on this node, each resource with one reason.
+fn rejected(mut rejected: Vec<Rejected>, unserved: Vec<UnservedTarget>) -> Vec<Rejected> {
+    for target in unserved {
+        let key = ResourceKey::Import(target.import);
+        if !rejected.iter().any(|one| one.key == key) {
+            let reason = target.reason;
+            rejected.push(Rejected { key, reason });
+        }
+    }
+    rejected
 }
 
 fn peer(status: PeerStatus, view: &View) -> PeerReport {

@@ -11,7 +11,7 @@ mod scene;
 
 use std::{
     io::Read as _,
-    net::{TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -19,8 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent::{Node, address, allow_all, complete, deny_pod, import, peer, pod};
+use agent::{Node, address, allow_all, complete, deny_pod, import, leased, peer, pod};
 use clusterlink_agent::datapath::{Datapath as _, MemoryDatapath, Write, cleanup};
+use clusterlink_model::{ObjectName, ResourceKey};
 use scene::{Scene, eventually, privileged};
 
 /// Child processes run this one alone; by itself it does nothing.
@@ -81,10 +82,7 @@ fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
         said.contains(&&"other peers (--listen)".to_owned()),
         "{said:?}"
     );
-    assert_eq!(
-        report.addresses,
-        ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()]
-    );
+    assert_eq!(report.addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
     agent.stop();
 }
 
@@ -310,6 +308,129 @@ fn a_kernel_that_does_not_steer_leaves_the_service_path_and_the_report_says_why(
             .is_some_and(|why| why.contains("--ebpf off"))
     );
     agent.stop();
+}
+
+/// The address of a node that serves target ports on this host.
+const HERE: [u8; 4] = [127, 0, 3, 2];
+
+fn listener() -> TcpListener {
+    TcpListener::bind((IpAddr::from(HERE), 0)).unwrap()
+}
+
+fn free_port() -> SocketAddr {
+    listener().local_addr().unwrap()
+}
+
+#[test]
+fn a_node_without_the_kernel_listens_at_target_ports_and_says_which_it_cannot_have() {
+    let node = Node::new().at(HERE.into());
+    let agent = node.start_without_steering();
+    let other = listener();
+    let (ours, taken) = (free_port(), other.local_addr().unwrap());
+    agent.tell(complete(vec![
+        leased("cart", 80, ours.port()),
+        leased("till", 81, taken.port()),
+        peer(),
+        allow_all(),
+    ]));
+    agent.is_heard();
+    agent.is_ready();
+    eventually("it is open", || TcpStream::connect(ours).ok());
+    let later = listener().local_addr().unwrap().port();
+    let _later = TcpListener::bind((IpAddr::from(HERE), later)).unwrap();
+    let report = eventually("a report of what is new", || {
+        let report = agent.report();
+        report.listening.contains(&later).then_some(report)
+    });
+    assert!(!report.listening.contains(&ours.port()), "{report:?}");
+    assert!(report.listening.contains(&taken.port()), "{report:?}");
+    let [rejected] = &report.rejected[..] else {
+        panic!("{:?}", report.rejected);
+    };
+    let till = ObjectName::new("shop", "till");
+    assert_eq!(rejected.key, ResourceKey::Import(till));
+    assert!(rejected.reason.contains(&taken.to_string()), "{rejected:?}");
+    let says = |line: &str| {
+        let (_, text) = agent.get("/metrics");
+        assert!(text.contains(line), "{line}: {text}");
+    };
+    says("\nclusterlink_agent_steering 0\n");
+    says("\nclusterlink_gateway_target_listeners 1\n");
+    says("\nclusterlink_gateway_target_listeners_missing 1\n");
+
+    drop(other);
+    eventually("the port is free, and open", || {
+        TcpStream::connect(taken).ok()
+    });
+    eventually("that is said", || {
+        agent.report().rejected.is_empty().then_some(())
+    });
+    says("\nclusterlink_gateway_target_listeners 2\n");
+    agent.stop();
+}
+
+#[test]
+fn a_node_without_the_kernel_serves_on_until_others_know_that_it_stops() {
+    let node = Node::new().at(HERE.into());
+    let agent = node.start_without_steering();
+    let ours = free_port();
+    agent.tell(complete(vec![
+        leased("cart", 80, ours.port()),
+        peer(),
+        allow_all(),
+    ]));
+    agent.is_heard();
+    agent.is_ready();
+    eventually("it is open", || TcpStream::connect(ours).ok());
+    agent.asks_to_stop();
+    let asked = Instant::now();
+    eventually("it is said", || {
+        (agent.get("/readyz").0 == 503).then_some(())
+    });
+    let mut accepted_until = asked.elapsed();
+    while let Ok(mut stream) = TcpStream::connect(ours) {
+        let _ = stream.read(&mut [0]);
+        accepted_until = asked.elapsed();
+        assert!(accepted_until < Duration::from_secs(10), "it does not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        accepted_until > Duration::from_secs(2),
+        "{accepted_until:?}"
+    );
+    agent.ends();
+    TcpListener::bind(ours).expect("nothing is left");
+}
+
+#[test]
+fn what_an_earlier_agent_left_in_the_kernel_refuses_nobody_once_one_listens_itself() {
+    if !privileged() {
+        return;
+    }
+    let scene = Scene::new();
+    let node = Node::on_kernel(&scene.cgroup, &scene.bpf_dir).at(HERE.into());
+    let first = node.start_on_kernel();
+    let ours = free_port();
+    first.tell(complete(vec![
+        leased("cart", 80, ours.port()),
+        peer(),
+        allow_all(),
+    ]));
+    first.is_heard();
+    first.is_ready();
+    eventually("the kernel hands it over", || TcpStream::connect(ours).ok());
+    first.stop();
+    assert!(scene.bpf_dir.exists(), "pins are left");
+    let anybody = TcpListener::bind(ours).unwrap();
+    TcpStream::connect(ours).expect_err("what is pinned lets nobody have them");
+    drop(anybody);
+
+    let second = node.start_without_steering();
+    assert!(!scene.bpf_dir.exists(), "pins are removed");
+    second.is_ready();
+    eventually("it is open", || TcpStream::connect(ours).ok());
+    second.stop();
+    assert!(!scene.bpf_dir.exists());
 }
 
 #[test]

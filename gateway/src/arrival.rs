@@ -16,7 +16,7 @@ use crate::{
 pub(crate) enum Way {
     /// The one that the kernel steers connects to.
     Steering,
-    /// The one that the kernel hands connections to leased ports to.
+    /// One that gets connections to leased ports: all that the kernel hands over, or those to its own.
     ServicePath,
 }
 
@@ -142,7 +142,8 @@ fn steered(worker: &Worker, socket: &TcpStream, source: SocketAddr) -> Option<Ar
 }
 
 fn by_service_path(worker: &Worker, socket: &TcpStream, source: SocketAddr) -> Option<Arrival> {
-    // The kernel handed it over as it was: the socket's own address is what the client was sent to.
+    // Also what the kernel handed over it left as it was: the socket's own address is what the client
+    // was sent to.
     let local = socket.local_addr().ok()?;
     let destination = SocketAddr::new(local.ip().to_canonical(), local.port());
     let Some(&import) = worker.view().targets.get(&destination) else {

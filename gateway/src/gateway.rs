@@ -1,6 +1,7 @@
 //! A running gateway: its sockets and its workers.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
@@ -21,6 +22,7 @@ use crate::{
     peers::RemoteLabels,
     socket,
     status::PeerStatus,
+    targets::{self, Share, UnservedTarget},
     tls::{self, Credentials},
     view::{Origins, View},
     worker::{self, Listeners, Shared, Worker},
@@ -35,14 +37,25 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where steered connections arrive, one address per family.
     pub steering: Vec<SocketAddr>,
-    /// Where the listeners of the Service path are bound, at a free port each: a loopback address per
-    /// family, since it is the kernel that hands them connections to leased ports. Empty without a
-    /// Service path.
-    pub targets: Vec<IpAddr>,
+    /// How clients of the Service path get here.
+    pub service_path: ServicePath,
     /// The software version that other peers are told.
     pub software: String,
     /// Makes `random` imports draw the same sequence of sources in every run.
     pub random_seed: Option<u64>,
+}
+
+/// How clients of the Service path get to a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServicePath {
+    /// There is none.
+    #[default]
+    None,
+    /// The kernel hands connections to leased ports to listeners that are bound here, at a free port
+    /// each: a loopback address per family.
+    HandedOver(Vec<IpAddr>),
+    /// The gateway listens itself at every target of its view.
+    Listeners,
 }
 
 /// Why a gateway did not start.
@@ -104,7 +117,12 @@ impl Gateway {
         let mut steering = Vec::new();
         let mut targets = Vec::new();
         let mut listeners = Vec::new();
-        for _ in 0..config.workers.get() {
+        let handed_over: &[IpAddr] = match &config.service_path {
+            ServicePath::HandedOver(addresses) => addresses,
+            ServicePath::None | ServicePath::Listeners => &[],
+        };
+        let workers = config.workers.get();
+        for number in 0..workers {
             let peers = bind(listen, "other peers (--listen)")?;
             // All workers share the port that the first one got.
             listen = peers.local_addr().map_err(GatewayError::Worker)?;
@@ -115,7 +133,7 @@ impl Gateway {
                 own_steering.push(listener);
             }
             let mut own_targets = Vec::new();
-            for address in &config.targets {
+            for address in handed_over {
                 let listener =
                     socket::listen_privately(*address).map_err(|source| GatewayError::Listen {
                         address: SocketAddr::new(*address, 0),
@@ -128,6 +146,8 @@ impl Gateway {
             listeners.push(Listeners {
                 steering: own_steering,
                 targets: own_targets,
+                share: (config.service_path == ServicePath::Listeners)
+                    .then_some(Share { number, workers }),
                 peers,
             });
         }
@@ -159,7 +179,7 @@ impl Gateway {
         &self.steering
     }
 
-    /// The listening sockets of the Service path.
+    /// The listening sockets that the kernel is to hand connections of the Service path to.
     pub fn target_listeners(&self) -> &[OwnedFd] {
         &self.targets
     }
@@ -188,6 +208,16 @@ impl Gateway {
     pub fn source_outcomes(&self) -> Vec<SourceOutcome> {
         let view = self.shared.view.borrow().clone();
         (self.shared.outcomes).of(&view.snapshot.imports, now_ms())
+    }
+
+    /// The leased ports that it listens on itself.
+    pub fn target_ports(&self) -> BTreeSet<u16> {
+        self.shared.targets.ports()
+    }
+
+    /// The leased ports that it should listen on, and cannot.
+    pub fn unserved_targets(&self) -> Vec<UnservedTarget> {
+        targets::unserved(&self.shared)
     }
 
     /// What authenticated peers say of themselves.

@@ -30,13 +30,15 @@ mod scratch;
 mod socket;
 pub mod status;
 mod stream;
+mod targets;
 pub mod tls;
 pub mod tunnel;
 pub mod view;
 mod worker;
 
-pub use gateway::{Config, Gateway, GatewayError};
+pub use gateway::{Config, Gateway, GatewayError, ServicePath};
 pub use outcomes::SourceOutcome;
+pub use targets::UnservedTarget;
 
 /// An error with all of its causes, for people.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

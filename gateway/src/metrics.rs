@@ -50,6 +50,8 @@ pub(crate) struct Metrics {
     pub(crate) unrecorded: Counter,
     pub(crate) service_path: Counter,
     pub(crate) untargeted: Counter,
+    pub(crate) target_listeners: Gauge,
+    pub(crate) target_listeners_missing: Gauge,
     pub(crate) failovers: Counter,
     pub(crate) half_open_refused: Counter,
 }
@@ -92,6 +94,16 @@ impl Metrics {
             "connections_untargeted",
             "Connections on the Service path to a port that no import has; they are reset.",
             metrics.untargeted.clone(),
+        );
+        registry.register(
+            "target_listeners",
+            "Leased ports that are listened on here, since the kernel does not hand their connections over.",
+            metrics.target_listeners.clone(),
+        );
+        registry.register(
+            "target_listeners_missing",
+            "Leased ports that should be listened on here and cannot be: other processes have them.",
+            metrics.target_listeners_missing.clone(),
         );
         registry.register(
             "failovers",

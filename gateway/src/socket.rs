@@ -49,6 +49,26 @@ pub(crate) fn listen_privately(address: IpAddr) -> io::Result<std::net::TcpListe
     Ok(socket.into())
 }
 
+/// A listener that shares its port with nobody. What earlier connections left in TIME_WAIT does not
+/// keep it out, and the host may get the address later.
+pub(crate) fn listen_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// What the client of an accepted socket connected to, if this host translated it to the socket's own
 /// address.
 pub(crate) fn original_destination(socket: &TcpStream) -> Option<SocketAddr> {

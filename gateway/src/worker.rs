@@ -34,6 +34,7 @@ use crate::{
     pool::{IDLE, Pool},
     scratch::Scratch,
     stream::{Ended, Stream},
+    targets::{Share, TargetTable, Targets},
     tls::{self, Credentials, PeerIdentity},
     tunnel::{Bounds, Hello, Limits, Session, SessionConfig, Side, VERSION},
     view::{Origins, View},
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) peers: PeerTable,
     pub(crate) outcomes: Outcomes,
+    pub(crate) targets: TargetTable,
     pub(crate) software: String,
     /// Where the rotation of each import stands.
     rotation: Mutex<HashMap<ObjectName, Arc<AtomicU64>>>,
@@ -74,6 +76,7 @@ impl Shared {
             metrics,
             peers: PeerTable::default(),
             outcomes: Outcomes::default(),
+            targets: TargetTable::default(),
             software,
             rotation: Mutex::default(),
             draws: AtomicU64::new(random_seed.unwrap_or_else(|| rand::rng().next_u64())),
@@ -379,8 +382,10 @@ impl Drop for OpenFlow {
 pub(crate) struct Listeners {
     /// Steered connections of local clients.
     pub(crate) steering: Vec<std::net::TcpListener>,
-    /// Local clients that come by the Service path.
+    /// Local clients that come by the Service path, as the kernel hands them over.
     pub(crate) targets: Vec<std::net::TcpListener>,
+    /// The targets that it listens at itself, if it does.
+    pub(crate) share: Option<Share>,
     /// Other peers.
     pub(crate) peers: std::net::TcpListener,
 }
@@ -401,13 +406,15 @@ pub(crate) async fn run(
     }
     let listener = TcpListener::from_std(listeners.peers)?;
     tasks.spawn_local(ingress::accept(worker.clone(), listener));
+    let mut targets = Targets::new(worker.clone(), listeners.share);
     let stop = worker.stop.clone();
     tokio::select! {
         () = stop.cancelled() => {}
-        () = follow(&worker, keeps_warm) => {}
+        () = follow(&worker, &mut targets, keeps_warm) => {}
     }
     // The listeners close with their tasks: nothing new is accepted from here on.
     tasks.shutdown().await;
+    targets.close_all().await;
     let grace = *grace.borrow();
     for link in worker.links() {
         link.go_away(grace, "shutting down");
@@ -433,7 +440,7 @@ pub(crate) async fn run(
 }
 
 /// Follows the view and the credentials, keeps one session per peer warm on one worker.
-async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
+async fn follow(worker: &Rc<Worker>, targets: &mut Targets, keeps_warm: bool) {
     let mut views = worker.shared.view.clone();
     let mut credentials = worker.shared.credentials.clone();
     let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -449,6 +456,7 @@ async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
                 }
                 let view = views.borrow_and_update().clone();
                 worker.adopt(&view);
+                targets.follow().await;
             }
             changed = credentials.changed() => {
                 if changed.is_err() {
@@ -464,6 +472,7 @@ async fn follow(worker: &Rc<Worker>, keeps_warm: bool) {
             }
             _ = again.tick() => {
                 forgotten::look_up(worker);
+                targets.retry();
                 continue;
             }
         }

@@ -12,6 +12,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
+use super::status::Steering;
 use crate::{datapath::Datapath, readiness::Readiness};
 
 /// What is read at scrape time.
@@ -22,6 +23,8 @@ pub struct NodeMetrics {
     pub readiness: Readiness,
     /// The view in force.
     pub view: watch::Receiver<Arc<View>>,
+    /// Whether connects are steered in the kernel.
+    pub steering: watch::Receiver<Steering>,
     /// What the hooks counted.
     pub datapath: Arc<dyn Datapath>,
 }
@@ -39,8 +42,13 @@ impl Collector for NodeMetrics {
         let gauges = [
             (
                 "clusterlink_agent_ready",
-                "Whether connections are steered and judged.",
+                "Whether connections of local clients are judged and served.",
                 i64::from(self.readiness.blockers().is_empty()),
+            ),
+            (
+                "clusterlink_agent_steering",
+                "Whether connects are steered in the kernel; if not, clients come by the Service path alone.",
+                i64::from(self.steering.borrow().on),
             ),
             (
                 "clusterlink_agent_generation",

@@ -14,7 +14,7 @@ use crate::control::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Whether connections are steered and judged.
+    /// Whether connections of local clients are judged and served.
     pub ready: bool,
     /// What readiness waits for.
     pub waiting_for: Vec<String>,

@@ -62,11 +62,12 @@ pub struct Config {
 /// Whether connects are steered in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Ebpf {
-    /// Where the kernel lets us; elsewhere the Service path serves alone.
+    /// Where the kernel lets us; elsewhere as with `off`.
     Auto,
-    /// Or nothing is served at all.
+    /// Or the process does not start.
     Require,
-    /// By the Service path alone.
+    /// Imports are served by the Service path alone, at listeners of the agent's own. What an earlier
+    /// agent left in the kernel is removed.
     Off,
 }
 

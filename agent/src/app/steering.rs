@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{AgentError, Config, Ebpf};
 use crate::{
@@ -27,7 +27,7 @@ pub(super) struct Chosen {
     pub(super) datapath: Arc<dyn Datapath>,
     /// The same, if it is the kernel's.
     pub(super) kernel: Option<Arc<KernelDatapath>>,
-    /// Why the kernel does not steer, if it is not to.
+    /// Why the kernel has no part in it, neither at connects nor on the Service path, if so.
     pub(super) off: Option<String>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn choose(
         });
     }
     if config.ebpf == Ebpf::Off {
-        return Ok(off("switched off by --ebpf off".to_owned()));
+        return off(config, "switched off by --ebpf off".to_owned());
     }
     match load(config, addresses, cgroup) {
         Ok(kernel) => {
@@ -57,21 +57,33 @@ pub(super) fn choose(
                 off: None,
             })
         }
-        Err(error) if config.ebpf == Ebpf::Auto => Ok(off(crate::chain(&error))),
+        Err(error) if config.ebpf == Ebpf::Auto => off(config, crate::chain(&error)),
         Err(error) => Err(AgentError::Datapath(error)),
     }
 }
 
-fn off(reason: String) -> Chosen {
+/// Without the kernel a node of a cluster listens at target ports itself. What an earlier agent left
+/// there would refuse these connections for ten minutes, so it goes first.
+fn off(config: &Config, reason: String) -> Result<Chosen, AgentError> {
+    if config.node().is_some() {
+        let removed = datapath::remove_pins(&config.bpf_dir).map_err(AgentError::Leftovers)?;
+        if !removed.links.is_empty() {
+            info!(
+                programs = removed.links.len(),
+                pins = %config.bpf_dir.display(),
+                "removed what an earlier agent left in the kernel"
+            );
+        }
+    }
     warn!(
         reason,
         "connects are not steered in the kernel; the Service path serves alone"
     );
-    Chosen {
+    Ok(Chosen {
         datapath: Arc::new(OffDatapath),
         kernel: None,
         off: Some(reason),
-    }
+    })
 }
 
 fn load(

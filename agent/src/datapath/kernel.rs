@@ -353,12 +353,26 @@ impl Datapath for KernelDatapath {
 /// uses it.
 pub fn cleanup(bpf_dir: &Path) -> Result<Removed, DatapathError> {
     let host = HostLock::acquire()?;
-    let mut removed = Removed::default();
-    if let Some(directory) = PinDirectory::existing(bpf_dir, &host)? {
-        Pins::new(bpf_dir).remove_all(&mut removed)?;
-        removed.directories.extend(directory.remove(&host)?);
-    }
+    let mut removed = remove_from(bpf_dir, &host)?;
     removed.unmounted = bpffs::unmount_if_ours(&host)?;
+    Ok(removed)
+}
+
+/// [`cleanup`] for a process that may not unmount anything. Where no bpffs is, nothing is pinned.
+pub fn remove_pins(bpf_dir: &Path) -> Result<Removed, DatapathError> {
+    let host = HostLock::acquire()?;
+    match remove_from(bpf_dir, &host) {
+        Err(DatapathError::NotBpffs { .. }) => Ok(Removed::default()),
+        removed => removed,
+    }
+}
+
+fn remove_from(bpf_dir: &Path, host: &HostLock) -> Result<Removed, DatapathError> {
+    let mut removed = Removed::default();
+    if let Some(directory) = PinDirectory::existing(bpf_dir, host)? {
+        Pins::new(bpf_dir).remove_all(&mut removed)?;
+        removed.directories.extend(directory.remove(host)?);
+    }
     Ok(removed)
 }
 

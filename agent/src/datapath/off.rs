@@ -1,4 +1,5 @@
-//! A node whose kernel does not steer: nothing is told to it, and it knows of nothing.
+//! A node whose kernel has no part in it: nothing is told to it, and it knows of nothing. Connects are
+//! not steered, and the gateway listens at target ports itself.
 
 use std::{io, net::SocketAddr, os::fd::BorrowedFd};
 

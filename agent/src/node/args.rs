@@ -172,7 +172,8 @@ pub(super) struct RunArgs {
         value_delimiter = ','
     )]
     pub(super) allow_backend_range: Vec<String>,
-    /// Steering in the kernel: where it can be, or not without it, or never.
+    /// Whether the kernel steers the connects of this node. Where it does not, clients come by the
+    /// Service path alone, and the agent listens at the imports' target ports itself.
     #[arg(
         long,
         value_name = "MODE",

@@ -16,7 +16,7 @@ use clusterlink_agent::{
     state::{self, State},
 };
 use clusterlink_gateway::{
-    Config, Gateway,
+    Config, Gateway, ServicePath,
     flow::{EndReason, FlowRecord},
     tls::Credentials,
     view::DialRules,
@@ -103,7 +103,9 @@ impl Node {
             workers: NonZeroUsize::new(2).unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
             steering: Vec::new(),
-            targets: targets.into_iter().take(target_addresses.len()).collect(),
+            service_path: ServicePath::HandedOver(
+                (targets.into_iter().take(target_addresses.len())).collect(),
+            ),
             software: "test".to_owned(),
             random_seed: None,
         };

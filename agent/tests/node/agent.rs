@@ -45,6 +45,7 @@ pub(crate) struct Node {
     cgroup: PathBuf,
     bpf_dir: PathBuf,
     gateway: &'static str,
+    address: IpAddr,
     runtime: Runtime,
 }
 
@@ -104,12 +105,18 @@ impl Node {
             cgroup,
             bpf_dir,
             gateway,
+            address: [192, 0, 2, 1].into(),
             runtime: tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
                 .build()
                 .unwrap(),
         }
+    }
+
+    /// Serves target ports at this address of the host.
+    pub(crate) fn at(self, address: IpAddr) -> Self {
+        Self { address, ..self }
     }
 
     pub(crate) fn forget_the_last_contact(&self) {
@@ -158,7 +165,7 @@ impl Node {
             ebpf,
             mode: Mode::Node(app::Node {
                 name: "n1".into(),
-                addresses: vec!["192.0.2.1".parse().unwrap()],
+                addresses: vec![self.address],
                 host_addresses: Vec::new(),
                 outside_ranges: Vec::new(),
                 refused_backends: Vec::new(),
@@ -307,6 +314,16 @@ pub(crate) fn import(name: &str, port: u16) -> Resource {
         scheme: LbScheme::Random,
         name,
     }))
+}
+
+/// An import with a lease of a target port.
+pub(crate) fn leased(name: &str, port: u16, target: u16) -> Resource {
+    let Resource::Import(import) = import(name, port) else {
+        unreachable!("an import is one")
+    };
+    let mut import = Import::clone(&import);
+    import.target_port = NonZeroU16::new(target);
+    Resource::Import(Arc::new(import))
 }
 
 pub(crate) fn peer() -> Resource {

@@ -1,6 +1,8 @@
 //! Clients that come by the Service path: who they are by their address, and what becomes of those of
 //! whom that does not say enough.
 
+mod listeners;
+
 use std::{
     collections::HashMap,
     future::Future,
@@ -17,6 +19,7 @@ use std::{
 };
 
 use clusterlink_gateway::{
+    ServicePath,
     flow::{EndReason, FlowRecord},
     view::{Found, Origin, Origins},
 };
@@ -118,6 +121,13 @@ struct Scene {
 
 impl Scene {
     fn new(answers: &[([u8; 4], Option<Client>)]) -> Self {
+        let handed_over = ServicePath::HandedOver(vec![Ipv4Addr::LOCALHOST.into()]);
+        let scene = Self::with(answers, handed_over);
+        scene.client.lease_targets();
+        scene
+    }
+
+    fn with(answers: &[([u8; 4], Option<Client>)], service_path: ServicePath) -> Self {
         let answers = answers.iter().cloned();
         let addresses = Arc::new(Addresses {
             answers: answers.map(|(at, client)| (at.into(), client)).collect(),
@@ -126,13 +136,7 @@ impl Scene {
         let authority = Authority::new();
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Node::start(&authority, "server", 1);
-        let client = Node::start_with(
-            &authority,
-            "client",
-            2,
-            addresses.clone(),
-            &[Ipv4Addr::LOCALHOST.into()],
-        );
+        let client = Node::start_with(&authority, "client", 2, addresses.clone(), service_path);
         let address = backend.local_addr().unwrap();
         server.change(|snapshot| {
             allow_all(snapshot);
@@ -143,7 +147,6 @@ impl Scene {
             allow_all(snapshot);
             import(snapshot, LbScheme::Static, &[("server", gateway)]);
         });
-        client.lease_targets();
         thread::spawn(move || {
             for socket in backend.incoming() {
                 thread::spawn(move || -> io::Result<()> {

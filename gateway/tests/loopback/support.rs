@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     num::{NonZeroU16, NonZeroUsize},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use clusterlink_gateway::{
-    Config, Gateway,
+    Config, Gateway, ServicePath,
     tls::Credentials,
     view::{Origin, Origins, View},
 };
@@ -117,16 +117,22 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(authority: &Authority, name: &str, workers: usize) -> Self {
-        Self::start_with(authority, name, workers, Arc::new(FixedOrigins), &[])
+        Self::start_with(
+            authority,
+            name,
+            workers,
+            Arc::new(FixedOrigins),
+            ServicePath::None,
+        )
     }
 
-    /// Starts a gateway with listeners of the Service path.
+    /// Starts a gateway that clients of the Service path get to.
     pub(crate) fn start_with(
         authority: &Authority,
         name: &str,
         workers: usize,
         origins: Arc<dyn Origins>,
-        targets: &[IpAddr],
+        service_path: ServicePath,
     ) -> Self {
         let certs = tempfile::tempdir().unwrap();
         authority.issue(name, certs.path());
@@ -144,7 +150,7 @@ impl Node {
             workers: NonZeroUsize::new(workers).unwrap(),
             listen: "127.0.0.1:0".parse().unwrap(),
             steering: vec![steering],
-            targets: targets.to_vec(),
+            service_path,
             software: "test".to_owned(),
             random_seed: None,
         };
@@ -179,7 +185,12 @@ impl Node {
 
     /// Leases the ports of all listeners of the Service path to import 1.
     pub(crate) fn lease_targets(&self) {
-        let leased: HashMap<_, _> = self.targets().into_iter().map(|at| (at, 1)).collect();
+        self.lease(&self.targets());
+    }
+
+    /// Leases these ports, and no others, to import 1.
+    pub(crate) fn lease(&self, targets: &[SocketAddr]) {
+        let leased: HashMap<_, _> = targets.iter().map(|at| (*at, 1)).collect();
         self.view.send_modify(|view| {
             let mut next = (**view).clone();
             next.generation += 1;
