@@ -8,13 +8,15 @@
 //! What a kubelet would do is done by the harness: it makes the Node, binds Pods to it, gives
 //! their processes a cgroup and a network, and reports them as running.
 
+mod mount;
 mod node;
 mod site;
 mod workload;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -28,12 +30,15 @@ use crate::controller::{Controller, ControllerOptions};
 use crate::fabric::Fabric;
 use crate::host::Host;
 use crate::kubernetes::ControlPlane;
+use crate::manifests;
 use crate::scene::Scene;
 use crate::wait::wait_until;
-use crate::{fabric, manifests};
 
 /// The port that agents reach their controller at.
 const PUSH_PORT: u16 = 4445;
+
+/// The Secret with the peer's certificate.
+const SECRET: &str = "clusterlink-peer";
 
 /// How long the parts of a cluster may take to find each other.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -64,7 +69,6 @@ impl Cluster {
         let plane = ControlPlane::start(&host)?;
         let certs = scene.directory().join(format!("certs-{name}"));
         fs::create_dir_all(&certs).with_context(|| format!("cannot make {}", certs.display()))?;
-        fabric::install(&fabric.peer_cert(name)?, &certs)?;
         let mut cluster = Self {
             name: name.to_owned(),
             host,
@@ -73,26 +77,30 @@ impl Cluster {
             certs,
             labels: labels.iter().map(ToString::to_string).collect(),
         };
-        cluster.install()?;
+        cluster.install(&fabric.peer_cert(name)?)?;
         cluster.start_controller()?;
         Ok(cluster)
     }
 
     /// What `clusterlink deploy peer` applies before the controller starts.
-    fn install(&self) -> Result<()> {
+    fn install(&self, issued: &Path) -> Result<()> {
         self.plane.install_clusterlink()?;
-        let file = |name: &str| format!("--from-file={}", self.certs.join(name).display());
+        let file = |name: &str| format!("--from-file={}", issued.join(name).display());
         let files = [file("cert.pem"), file("key.pem"), file("ca.pem")];
-        let mut all = vec![
-            "create",
-            "secret",
-            "generic",
-            "clusterlink-peer",
-            "-n",
-            SYSTEM,
-        ];
+        let mut all = vec!["create", "secret", "generic", SECRET, "-n", SYSTEM];
         all.extend(files.iter().map(String::as_str));
-        self.plane.run(&all).map(drop)
+        self.plane.run(&all)?;
+        mount::secret(&self.plane, SYSTEM, SECRET, &self.certs)
+    }
+
+    /// Gives files of the peer's Secret another content, which its agents see as soon as a kubelet
+    /// would have renewed what they have mounted.
+    pub fn renew_certs(&self, files: &[(&str, &str)]) -> Result<()> {
+        let files: BTreeMap<_, _> = files.iter().copied().collect();
+        let patch = json!({"stringData": files}).to_string();
+        let patch = ["patch", "secret", SECRET, "-n", SYSTEM, "-p", &patch];
+        self.plane.run(&patch)?;
+        mount::secret(&self.plane, SYSTEM, SECRET, &self.certs)
     }
 
     /// Starts the controller, as a pod of the system namespace would run, and waits until it is
@@ -133,7 +141,7 @@ impl Cluster {
         SocketAddr::new(self.host.ipv4(), PUSH_PORT)
     }
 
-    /// The directory with the peer's certificate, key and trust bundle.
+    /// The directory where the peer's Secret is mounted: certificate, key and trust bundle.
     pub(crate) fn certs(&self) -> &PathBuf {
         &self.certs
     }
