@@ -204,6 +204,14 @@ impl Peer {
             .with_context(|| format!("the peer {name} does not run"))
     }
 
+    /// The id of its process, while it runs.
+    pub fn pid(&self) -> Result<u32> {
+        let name = &self.name;
+        let process = self.process.as_ref();
+        let process = process.with_context(|| format!("the peer {name} does not run"))?;
+        Ok(process.pid())
+    }
+
     /// Writes manifests into a file, under another name first and renamed, as careful tools do.
     pub fn apply(&self, file: &str, manifests: &[Value]) -> Result<()> {
         let documents: Vec<String> = manifests.iter().map(|one| format!("{one:#}\n")).collect();

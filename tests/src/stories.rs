@@ -5,6 +5,8 @@
 //! workloads of the importing one. It takes away again what it has applied, so that the next story
 //! can be told on the same stage.
 
+pub mod ends;
+pub mod idle;
 pub mod live;
 pub mod policy;
 pub mod transport;
@@ -20,9 +22,10 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 pub use self::clusters::Clusters;
+use crate::host::Host;
 use crate::manifests::allow_all;
 use crate::pod::Pod;
-use crate::traffic::Server;
+use crate::traffic::{Client, Server};
 use crate::wait::wait_until;
 use crate::world::{NAMESPACE, Verdict, wait_verdict};
 
@@ -39,7 +42,25 @@ pub trait Side: Debug {
 
     /// What `clusterlink flows -o json` says at its gateway.
     fn flows(&self) -> Result<Value>;
+
+    /// What `clusterlink status -o json` says at its gateway.
+    fn status(&self) -> Result<Value>;
+
+    /// The host of its gateway.
+    fn host(&self) -> &Host;
+
+    /// Where other peers reach its gateway.
+    fn address(&self) -> SocketAddr;
+
+    /// The process id of its gateway.
+    fn pid(&self) -> Result<u32>;
+
+    /// Gives some of its certificate files, each by its name, another content.
+    fn renew(&self, files: &[(&str, &str)]) -> Result<()>;
 }
+
+/// How long it may take until what is shared is served, where that is not what is looked at.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A service that `east` exports and `west` imports.
 #[derive(Debug)]
@@ -52,6 +73,22 @@ pub struct Share {
     pub address: SocketAddr,
     /// The imported address of IPv6.
     pub ipv6: SocketAddr,
+}
+
+impl Share {
+    /// Connects until the server has heard of it, whatever it says then.
+    pub fn wait_open(&self, client: &Pod) -> Result<()> {
+        let before = self.server.accepted()?;
+        let some = Client::to(self.address).set("--receive", 1);
+        let some = some.patience(Duration::from_secs(5));
+        wait_until(&format!("{} is shared", self.name), PATIENCE, || {
+            let seen = some.once(client)?;
+            if self.server.accepted()? > before {
+                return Ok(Some(()));
+            }
+            bail!("{seen:?}")
+        })
+    }
 }
 
 /// Two peers that know each other, and nothing shared or allowed yet.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Share, Side, Stage};
 use crate::cluster::{Node, Pair, Site, Workload};
+use crate::host::Host;
 use crate::pod::Pod;
 use crate::traffic::{Server, any};
 use crate::world::{NAMESPACE, Verdict};
@@ -69,6 +70,27 @@ impl Side for Site {
 
     fn flows(&self) -> Result<Value> {
         self.node.flows_json()
+    }
+
+    fn status(&self) -> Result<Value> {
+        self.node.status()
+    }
+
+    fn host(&self) -> &Host {
+        self.node.host()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.node.address()
+    }
+
+    fn pid(&self) -> Result<u32> {
+        let agent = self.node.agent.as_ref().context("no agent runs")?;
+        Ok(agent.pid())
+    }
+
+    fn renew(&self, files: &[(&str, &str)]) -> Result<()> {
+        self.cluster.renew_certs(files)
     }
 }
 

@@ -7,7 +7,9 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{Share, Side, Stage};
+use crate::host::Host;
 use crate::peer::Peer;
+use crate::pki;
 use crate::pod::Pod;
 use crate::traffic::{Server, any};
 use crate::world::{NAMESPACE, SOON, Verdict, World};
@@ -27,6 +29,29 @@ impl Side for Peer {
 
     fn flows(&self) -> Result<Value> {
         self.flows()
+    }
+
+    fn status(&self) -> Result<Value> {
+        self.status()
+    }
+
+    fn host(&self) -> &Host {
+        self.host()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address()
+    }
+
+    fn pid(&self) -> Result<u32> {
+        self.pid()
+    }
+
+    fn renew(&self, files: &[(&str, &str)]) -> Result<()> {
+        let certs = self.certs();
+        files
+            .iter()
+            .try_for_each(|(file, content)| pki::put(&certs, file, content))
     }
 }
 
