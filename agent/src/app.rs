@@ -241,7 +241,8 @@ async fn start<U: Updates>(
     spawn.spawn(serve::serve(config, &admin, registry, listener).await?);
     let mut leased = None;
     if let Some(link) = parts.link {
-        leased = Some(Leased::new(link.heard, link.last_contact));
+        let (released, file) = (link.released, link.released_file);
+        leased = Some(Leased::new(link.heard, link.last_contact, released, file));
         standing.keeper = Some(link.keeper.clone());
         spawn.spawn(link.keeper.run());
         if let Some(subject) = subject {

@@ -22,6 +22,7 @@ mod pods;
 pub mod push;
 pub mod readiness;
 mod refusals;
+pub mod released;
 mod report;
 pub mod settings;
 pub mod state;

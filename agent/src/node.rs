@@ -22,6 +22,7 @@ use crate::{
     boot,
     last_state::{LastContact, LastState, Origin, Stored},
     lock::StateDir,
+    released::{Released, ReleasedFile},
     state::Steered,
 };
 
@@ -77,11 +78,14 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
             ..NodeReport::default()
         }));
         let steered = Steered::default();
+        let released_file = ReleasedFile::open(&agent.state_dir, boot.clone());
+        let released = Released::new(released_file.addresses());
         let inputs = upstream::Inputs {
             boot: boot.clone(),
             kept: stored.snapshot().cloned(),
             report: reports,
             steered: steered.subscribe(),
+            released: released.clone(),
         };
         let upstream = upstream::connect(&upstream, inputs);
         let updates = LastState::new(stored, upstream.updates);
@@ -89,6 +93,8 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
             report,
             heard: upstream.heard,
             steered,
+            released,
+            released_file,
             last_contact: LastContact::open(&agent.state_dir, boot),
             keeper: updates.keeper(),
             lookup: upstream.lookup,

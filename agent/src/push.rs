@@ -28,6 +28,7 @@ pub use self::backoff::Limits as Backoff;
 use self::shared::{Due, Shared};
 use crate::{
     control::{Found, Lookup, Updates},
+    released::Released,
     state::SteeredAddresses,
 };
 
@@ -68,6 +69,8 @@ pub struct Inputs {
     /// The addresses that are steered in the kernel; before that is settled, no question about released
     /// ones is answered.
     pub steered: watch::Receiver<SteeredAddresses>,
+    /// Where questions about released addresses go: one is answered once it is in force.
+    pub released: Released,
 }
 
 /// How things stand with the controller.
@@ -130,7 +133,7 @@ impl Client {
         tasks.spawn(report::run(
             config,
             inputs.report,
-            inputs.steered,
+            (inputs.steered, inputs.released),
             shared.rejected(),
         ));
         let tasks = Arc::new(tasks);

@@ -66,6 +66,7 @@ pub use self::{
 use crate::{
     datapath::{CLASS_UNKNOWN, Datapath, DatapathError},
     pods::PodTree,
+    released::ReleasedAddresses,
 };
 
 /// What does not change while the process runs.
@@ -321,6 +322,19 @@ impl State {
             changes.touched.services.extend(self.steering.wanted());
             self.commit(changes);
         }
+    }
+
+    /// Replaces the addresses that are not to be steered, whoever names them as an import's. While that
+    /// is not known, nothing is steered.
+    pub fn set_released(&mut self, released: ReleasedAddresses) {
+        self.steering.set_released(released);
+        let mut changes = Changes::default();
+        // What an earlier process left stays until the first snapshot says otherwise.
+        let released = self.tables.services();
+        let released = released.filter(|address| self.steering.is_released(address));
+        changes.touched.services.extend(released);
+        changes.touched.services.extend(self.steering.wanted());
+        self.commit(changes);
     }
 
     /// The controller has told everything, and that is in force: from now on it is said which

@@ -202,6 +202,55 @@ fn what_is_steered_is_said_once_the_controller_has_told_everything() {
 }
 
 #[test]
+fn what_was_let_go_of_is_not_steered_by_the_next_agent_either() {
+    let node = Node::new();
+    let datapath = Arc::new(MemoryDatapath::new());
+    let steers = |services: &[(std::net::SocketAddr, u32)]| {
+        eventually("it steers what it should", || {
+            (datapath.services().unwrap() == services).then_some(())
+        });
+    };
+    let cart = || complete(vec![import("cart", 80), peer(), allow_all()]);
+    let agent = node.start(datapath.clone());
+    agent.tell(cart());
+    agent.is_heard();
+    agent.is_ready();
+    steers(&[(address(80), 0)]);
+    let question = agent.released.ask([address(80).ip()].into(), false);
+    eventually("the question is in force", || {
+        (agent.question_in_force() >= question).then_some(())
+    });
+    assert_eq!(datapath.services().unwrap(), []);
+    // As if it were killed: what it was told last still names the address.
+    agent.stop();
+    let agent = node.start(datapath.clone());
+    agent.is_ready();
+    assert_eq!(datapath.services().unwrap(), [], "the controller is away");
+    agent.tell(cart());
+    agent.is_heard();
+    eventually("it says so", || agent.steered.borrow().clone());
+    assert_eq!(
+        datapath.services().unwrap(),
+        [],
+        "a late controller names it"
+    );
+    agent.released.ask([].into(), false);
+    steers(&[(address(80), 0)]);
+    agent.stop();
+    node.forget("released");
+    let agent = node.start(datapath.clone());
+    agent.is_ready();
+    assert_eq!(
+        datapath.services().unwrap(),
+        [],
+        "nobody knows what was asked"
+    );
+    agent.released.ask([].into(), false);
+    steers(&[(address(80), 0)]);
+    agent.stop();
+}
+
+#[test]
 fn a_node_that_was_never_told_its_addresses_are_still_good_steers_none() {
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
@@ -211,7 +260,7 @@ fn a_node_that_was_never_told_its_addresses_are_still_good_steers_none() {
     agent.is_ready();
     agent.stop();
     assert_eq!(datapath.services().unwrap().len(), 1);
-    node.forget_the_last_contact();
+    node.forget("last-contact");
     let agent = node.start(datapath.clone());
     agent.is_ready();
     assert_eq!(

@@ -24,8 +24,17 @@ pub(crate) const AGENT: &str = "clusterlink-agent";
 #[derive(Clone, Debug, Default)]
 pub struct Agents {
     table: watch::Sender<Arc<AgentTable>>,
-    released: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    question: watch::Sender<Option<Arc<Question>>>,
     leading: Arc<Mutex<Option<Timestamp>>>,
+}
+
+/// What agents are asked about addresses that stopped being ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// The addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// What others have asked before stays released, too: it is not known here.
+    pub adds: bool,
 }
 
 /// The agents that are connected, by the name of their node.
@@ -52,8 +61,8 @@ impl Agents {
     /// not asked about (any more), nothing is kept: they may be in use again.
     pub fn set(&self, node: &Arc<str>, mut agent: Option<AgentStatus>) {
         if let Some(agent) = &mut agent {
-            let released = self.released.borrow();
-            agent.let_go.retain(|address| released.contains(address));
+            let asked = self.asked();
+            agent.let_go.retain(|address| asked.contains(address));
         }
         self.table.send_if_modified(|table| {
             if table.get(node) == agent.as_ref() {
@@ -90,19 +99,30 @@ impl Agents {
         self.leading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Addresses that stopped being ours, of which every agent is asked whether it steers them.
-    pub fn released(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
-        self.released.subscribe()
+    /// What every agent is asked; `None` before everything was read once, since to ask about nothing
+    /// would take back what another replica has asked.
+    pub fn question(&self) -> watch::Receiver<Option<Arc<Question>>> {
+        self.question.subscribe()
     }
 
-    /// Replaces the addresses that agents are asked about, and forgets the answers about others: an
-    /// address may be used and released again, and then has to be let go anew.
-    pub fn ask(&self, released: BTreeSet<IpAddr>) {
-        let released = Arc::new(released);
-        self.released.send_if_modified(|before| {
-            let changed = *before != released;
-            *before = Arc::clone(&released);
-            changed
+    /// The addresses that agents are asked about.
+    pub fn asked(&self) -> BTreeSet<IpAddr> {
+        let question = self.question.borrow();
+        question
+            .as_ref()
+            .map_or_else(BTreeSet::new, |question| question.addresses.clone())
+    }
+
+    /// Replaces what agents are asked, and forgets the answers about other addresses: one may be used
+    /// and released again, and then has to be let go anew.
+    pub fn ask(&self, question: Question) {
+        let released = question.addresses.clone();
+        self.question.send_if_modified(|before| {
+            if before.as_deref() == Some(&question) {
+                return false;
+            }
+            *before = Some(Arc::new(question));
+            true
         });
         self.table.send_if_modified(|table| {
             let answered = |agent: &AgentStatus| !agent.let_go.is_subset(&released);
@@ -156,11 +176,17 @@ mod tests {
         let let_go = |agents: &Agents| agents.table().borrow()[&node].let_go.len();
         says(&agents);
         assert_eq!(let_go(&agents), 0, "nobody has asked");
-        agents.ask([address].into());
+        let ask = |addresses| {
+            agents.ask(Question {
+                addresses,
+                adds: false,
+            });
+        };
+        ask([address].into());
         says(&agents);
         assert_eq!(let_go(&agents), 1);
-        agents.ask(BTreeSet::new());
-        agents.ask([address].into());
+        ask(BTreeSet::new());
+        ask([address].into());
         assert_eq!(let_go(&agents), 0, "it was used again meanwhile");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     control::{Control, Heard, Lookup, Updates},
     datapath::Datapath,
     last_state::{Keeper, LastContact, LastState},
+    released::{Released, ReleasedFile},
     state::Steered,
 };
 
@@ -140,6 +141,10 @@ pub struct NodeLink {
     pub heard: Heard,
     /// The addresses that are steered, for the answers about released ones.
     pub steered: Steered,
+    /// The addresses that the controller asks to be let go of.
+    pub released: Released,
+    /// Where those are kept.
+    pub released_file: ReleasedFile,
     /// Where the last contact is kept.
     pub last_contact: LastContact,
     /// What keeps the last state.

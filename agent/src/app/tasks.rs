@@ -28,6 +28,7 @@ use crate::{
     last_state::LastContact,
     lease::Lease,
     refusals,
+    released::{Asked, Released, ReleasedFile},
     state::{NodeOrigins, State, StateReport},
 };
 
@@ -38,7 +39,8 @@ const RELOAD: Duration = Duration::from_millis(500);
 /// How often refusals are fetched; the kernel keeps them until then.
 const DRAIN: Duration = Duration::from_millis(150);
 
-/// The lease of a node, and where the last contact is written down.
+/// What a node of a cluster may steer: its lease, and where the last contact is written down; the
+/// addresses that it was asked to let go of, and where they are.
 pub(super) struct Leased {
     lease: Lease,
     heard: Heard,
@@ -46,16 +48,61 @@ pub(super) struct Leased {
     holds: Option<bool>,
     /// Whether the controller has told this process everything.
     was_told: bool,
+    released: Released,
+    asked: watch::Receiver<Asked>,
+    file: ReleasedFile,
+    /// The question that is in force.
+    in_force: Option<u64>,
+    failing: bool,
 }
 
 impl Leased {
-    pub(super) fn new(heard: Heard, last_contact: LastContact) -> Self {
+    pub(super) fn new(
+        heard: Heard,
+        last_contact: LastContact,
+        released: Released,
+        file: ReleasedFile,
+    ) -> Self {
         Self {
             lease: Lease::new(last_contact.last()),
             heard,
             last_contact,
             holds: None,
             was_told: false,
+            asked: released.asked(),
+            released,
+            file,
+            in_force: None,
+            failing: false,
+        }
+    }
+
+    /// Takes in what the node was asked to let go of. Before the next process knows it, too, it is not
+    /// in force: that is tried again.
+    fn let_go(&mut self, state: &mut State) {
+        let Asked { number, addresses } = self.asked.borrow_and_update().clone();
+        if self.in_force == Some(number) {
+            return;
+        }
+        let kept = tokio::task::block_in_place(|| {
+            state.set_released(addresses.clone());
+            addresses.map_or(Ok(()), |addresses| self.file.keep(&addresses))
+        });
+        match kept {
+            Ok(()) => {
+                self.failing = false;
+                self.in_force = Some(number);
+                self.released.is_in_force(number);
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                warn!(
+                    %error,
+                    path = %self.file.path().display(),
+                    "which addresses are released cannot be kept, so the controller is not told that they are not steered any more; is --state-dir writable?"
+                );
+            }
+            Err(_) => {}
         }
     }
 
@@ -111,6 +158,7 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let pods = pod_notifications(&state);
     if let Some(leased) = &mut leased {
+        leased.let_go(&mut state);
         leased.check(&mut state);
     }
     loop {
@@ -123,6 +171,9 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
                 let Some(update) = update else { return "the controller" };
                 let complete = update.complete;
                 let start = Instant::now();
+                if let Some(leased) = &mut leased {
+                    leased.let_go(&mut state);
+                }
                 tokio::task::block_in_place(|| state.apply(update));
                 if complete && let Some(then) = first_snapshot.take() {
                     info!(took = ?start.elapsed(), "the first complete snapshot is in force");
@@ -136,6 +187,11 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
             () = std::future::ready(()), if settles => {
                 is_settled = true;
                 state.settle();
+            }
+            () = asked(leased.as_mut()) => {
+                if let Some(leased) = &mut leased {
+                    leased.let_go(&mut state);
+                }
             }
             () = readable(pods.as_ref()) => {
                 tokio::task::block_in_place(|| state.tick(Instant::now()));
@@ -151,6 +207,7 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
             _ = tick.tick() => {
                 tokio::task::block_in_place(|| state.tick(Instant::now()));
                 if let Some(leased) = &mut leased {
+                    leased.let_go(&mut state);
                     leased.check(&mut state);
                 }
             }
@@ -162,6 +219,15 @@ pub(super) async fn state<U: Updates>(task: StateTask<U>) -> &'static str {
             changed
         });
     }
+}
+
+/// Completes when the node is asked about released addresses.
+async fn asked(leased: Option<&mut Leased>) {
+    let Some(leased) = leased else {
+        return std::future::pending().await;
+    };
+    // The sender is held beside the receiver.
+    let _ = leased.asked.changed().await;
 }
 
 /// Readable when pods' cgroups come or go. Where that cannot be, the tick finds them.

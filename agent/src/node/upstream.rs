@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::{
     control::{Heard, Lookup},
     push::{self, PushUpdates},
+    released::Released,
     state::SteeredAddresses,
 };
 
@@ -41,6 +42,8 @@ pub struct Inputs {
     pub report: watch::Receiver<Arc<NodeReport>>,
     /// The addresses that are steered, for the answers which released ones are not any more.
     pub steered: watch::Receiver<SteeredAddresses>,
+    /// Where it is noted which addresses were released.
+    pub released: Released,
 }
 
 /// What comes from the controller.
@@ -67,6 +70,7 @@ pub fn connect(settings: &UpstreamSettings, inputs: Inputs) -> Upstream {
         kept: inputs.kept,
         report: inputs.report,
         steered: inputs.steered,
+        released: inputs.released,
     };
     let (updates, handle) = push::Client::start(config, inputs);
     Upstream {

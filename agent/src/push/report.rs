@@ -16,7 +16,7 @@ use super::{
     backoff::Backoff,
     connect::{self, Connection, StreamError, greeting},
 };
-use crate::state::SteeredAddresses;
+use crate::{released::Released, state::SteeredAddresses};
 
 /// How often controllers may send us on before we begin anew.
 const REDIRECTS: u32 = 3;
@@ -30,12 +30,16 @@ struct Reporter {
     report: watch::Receiver<Arc<NodeReport>>,
     rejected: watch::Receiver<Arc<Vec<Rejected>>>,
     steered: Steered,
+    released: Released,
+    in_force: watch::Receiver<u64>,
 }
 
 /// A question, and the answer that was given to it.
 #[derive(Default)]
 struct Question {
     ask: u64,
+    /// Its number among those of all streams.
+    number: u64,
     addresses: BTreeSet<IpAddr>,
     answered: Option<BTreeSet<IpAddr>>,
 }
@@ -44,7 +48,7 @@ struct Question {
 pub(super) async fn run(
     config: Arc<Config>,
     report: watch::Receiver<Arc<NodeReport>>,
-    steered: Steered,
+    (steered, released): (Steered, Released),
     rejected: watch::Receiver<Arc<Vec<Rejected>>>,
 ) {
     let mut backoff = Backoff::new(config.backoff);
@@ -52,6 +56,8 @@ pub(super) async fn run(
         report,
         rejected,
         steered,
+        in_force: released.in_force(),
+        released,
     };
     let mut at = config.controller.clone();
     let mut redirects = 0;
@@ -116,12 +122,14 @@ impl Reporter {
         let mut heartbeat = interval(config.silence / 3);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let answer = question.due(self.steered.borrow_and_update().as_deref());
+            // In this order: what is steered is read when the question is in force already.
+            let in_force = *self.in_force.borrow_and_update();
+            let answer = question.due(in_force, self.steered.borrow_and_update().as_deref());
             tokio::select! {
                 response = responses.message() => match response? {
                     Some(response) => {
                         heard = Instant::now();
-                        question.receive(response, at)?;
+                        question.receive(response, at, &self.released)?;
                     }
                     None => return Ok(()),
                 },
@@ -141,6 +149,7 @@ impl Reporter {
                 Ok(()) = self.report.changed() => report_due = true,
                 Ok(()) = self.rejected.changed() => report_due = true,
                 Ok(()) = self.steered.changed() => {}
+                Ok(()) = self.in_force.changed() => {}
                 _ = heartbeat.tick() => {
                     let message = Some(Request::Heartbeat(wire::Heartbeat {}));
                     let _ = outgoing.try_send(wire::ReportRequest { message });
@@ -157,9 +166,10 @@ impl Reporter {
 }
 
 impl Question {
-    /// What to answer, if it is known what is steered, and that is not what was answered last.
-    fn due(&self, steered: Option<&BTreeSet<IpAddr>>) -> Option<BTreeSet<IpAddr>> {
-        let steered = steered.filter(|_| self.ask != 0)?;
+    /// What to answer, if the question is in force, and it is known what is steered, and that is not what
+    /// was answered last.
+    fn due(&self, in_force: u64, steered: Option<&BTreeSet<IpAddr>>) -> Option<BTreeSet<IpAddr>> {
+        let steered = steered.filter(|_| self.ask != 0 && in_force >= self.number)?;
         let answer = self.addresses.intersection(steered).copied().collect();
         (self.answered.as_ref() != Some(&answer)).then_some(answer)
     }
@@ -172,7 +182,12 @@ impl Question {
         wire::ReportRequest { message }
     }
 
-    fn receive(&mut self, response: wire::ReportResponse, at: &str) -> Result<(), StreamError> {
+    fn receive(
+        &mut self,
+        response: wire::ReportResponse,
+        at: &str,
+        released: &Released,
+    ) -> Result<(), StreamError> {
         match response.message {
             Some(Response::Welcome(welcome)) => {
                 info!(
@@ -186,9 +201,11 @@ impl Question {
                 // An address that we cannot read we do not steer either.
                 let addresses = ask.addresses.iter();
                 let addresses = addresses.filter_map(|bytes| parts::address("address", bytes).ok());
+                let addresses: BTreeSet<IpAddr> = addresses.collect();
                 *self = Self {
                     ask: ask.ask,
-                    addresses: addresses.collect(),
+                    number: released.ask(addresses.clone(), ask.adds),
+                    addresses,
                     answered: None,
                 };
                 Ok(())
@@ -214,27 +231,42 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_answered_once_it_is_known_what_is_steered_and_when_that_changes() {
+    fn a_question_is_answered_once_it_is_in_force_and_when_what_is_steered_changes() {
         let mut question = Question::default();
-        assert_eq!(question.due(Some(&addresses(&[1]))), None, "none was asked");
+        let released = Released::default();
+        released.ask(addresses(&[9]), false);
+        assert_eq!(
+            question.due(1, Some(&addresses(&[1]))),
+            None,
+            "none was asked"
+        );
         let ask = wire::Ask {
             ask: 1,
             addresses: addresses(&[1, 2])
                 .iter()
                 .map(parts::address_bytes)
                 .collect(),
+            adds: false,
         };
         let message = Some(Response::Ask(ask));
         question
-            .receive(wire::ReportResponse { message }, "there")
+            .receive(wire::ReportResponse { message }, "there", &released)
             .unwrap();
-        assert_eq!(question.due(None), None, "nobody knows yet");
-        assert_eq!(question.due(Some(&addresses(&[]))), Some(addresses(&[])));
-        let due = question.due(Some(&addresses(&[1, 7])));
+        let asked = released.asked().borrow().addresses.clone();
+        assert_eq!(asked.as_deref(), Some(&addresses(&[1, 2])));
+        assert_eq!(
+            question.due(1, Some(&addresses(&[]))),
+            None,
+            "an earlier question is in force: what is not steered yet may be in a moment"
+        );
+        assert_eq!(question.due(2, None), None, "nobody knows yet");
+        let none = Some(addresses(&[]));
+        assert_eq!(question.due(2, Some(&addresses(&[]))), none);
+        let due = question.due(2, Some(&addresses(&[1, 7])));
         assert_eq!(due, Some(addresses(&[1])));
         question.answer(addresses(&[1]));
-        assert_eq!(question.due(Some(&addresses(&[1, 8]))), None, "the same");
-        assert_eq!(question.due(None), None);
-        assert_eq!(question.due(Some(&addresses(&[8]))), Some(addresses(&[])));
+        assert_eq!(question.due(2, Some(&addresses(&[1, 8]))), None, "the same");
+        assert_eq!(question.due(2, None), None);
+        assert_eq!(question.due(2, Some(&addresses(&[8]))), none);
     }
 }

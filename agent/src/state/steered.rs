@@ -1,4 +1,5 @@
-//! Which addresses are steered: those of the imports, as long as the node's lease on them holds.
+//! Which addresses are steered: those of the imports that are not released, as long as the node's lease
+//! on them holds.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -8,11 +9,28 @@ use std::{
 
 use tokio::sync::watch;
 
+use crate::released::ReleasedAddresses;
+
 /// What is to be steered.
 #[derive(Debug, Default)]
 pub(super) struct Steering {
     imports: HashMap<SocketAddr, u32>,
     lapsed: bool,
+    released: Released,
+}
+
+/// What is not steered although it is an import's.
+#[derive(Debug)]
+enum Released {
+    These(Arc<BTreeSet<IpAddr>>),
+    /// It is not known which are.
+    Unknown,
+}
+
+impl Default for Released {
+    fn default() -> Self {
+        Self::These(Arc::default())
+    }
 }
 
 impl Steering {
@@ -35,6 +53,19 @@ impl Steering {
         std::mem::replace(&mut self.lapsed, !holds) == holds
     }
 
+    /// Replaces what is not to be steered though it is an import's: all, if that is not known.
+    pub(super) fn set_released(&mut self, released: ReleasedAddresses) {
+        self.released = released.map_or(Released::Unknown, Released::These);
+    }
+
+    /// Whether an address is not to be steered though it may be an import's.
+    pub(super) fn is_released(&self, address: &SocketAddr) -> bool {
+        match &self.released {
+            Released::These(released) => released.contains(&address.ip()),
+            Released::Unknown => true,
+        }
+    }
+
     /// All addresses of imports.
     pub(super) fn wanted(&self) -> impl Iterator<Item = SocketAddr> {
         self.imports.keys().copied()
@@ -47,7 +78,8 @@ impl Steering {
         desired: &mut HashMap<SocketAddr, u32>,
     ) {
         for address in touched {
-            match self.imports.get(address).filter(|_| !self.lapsed) {
+            let may_be = !self.lapsed && !self.is_released(address);
+            match self.imports.get(address).filter(|_| may_be) {
                 Some(import) => drop(desired.insert(*address, *import)),
                 None => drop(desired.remove(address)),
             }

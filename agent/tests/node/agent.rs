@@ -1,6 +1,7 @@
 //! A node, and agents that run on it one after the other.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
@@ -16,6 +17,7 @@ use clusterlink_agent::{
     control::{Found, Heard, Lookup, Updates},
     datapath::Datapath,
     last_state::{LastContact, LastState, Origin, Stored},
+    released::{Released, ReleasedFile},
     state::{Steered, SteeredAddresses},
 };
 use clusterlink_gateway::tls::Watcher;
@@ -55,6 +57,7 @@ pub(crate) struct Agent<'a> {
     pub(crate) metrics: SocketAddr,
     pub(crate) steering: SocketAddr,
     pub(crate) steered: watch::Receiver<SteeredAddresses>,
+    pub(crate) released: Released,
     updates: mpsc::UnboundedSender<Update>,
     heard: watch::Sender<Instant>,
     reports: watch::Receiver<Arc<NodeReport>>,
@@ -119,8 +122,9 @@ impl Node {
         Self { address, ..self }
     }
 
-    pub(crate) fn forget_the_last_contact(&self) {
-        fs::remove_file(self.dir.path().join("state/last-contact")).unwrap();
+    /// Removes a file of the state directory.
+    pub(crate) fn forget(&self, file: &str) {
+        fs::remove_file(self.dir.path().join("state").join(file)).unwrap();
     }
 
     /// Starts an agent that uses this instead of the kernel.
@@ -182,12 +186,16 @@ impl Node {
             peer: config.local.name.clone(),
             node: "n1".into(),
         };
+        let released_file = ReleasedFile::open(&state_dir, boot.clone());
+        let released = Released::new(released_file.addresses());
         let stored = Stored::read(&state_dir, origin);
         let updates_of_node = LastState::new(stored, Controller(said));
         let link = NodeLink {
             report,
             heard: Heard::new(heard),
             steered: steered.clone(),
+            released: released.clone(),
+            released_file,
             last_contact: LastContact::open(&state_dir, boot),
             keeper: updates_of_node.keeper(),
             lookup: Arc::new(Nobody),
@@ -202,6 +210,7 @@ impl Node {
             metrics,
             steering,
             steered: steered.subscribe(),
+            released,
             updates,
             heard: heard_sender,
             reports,
@@ -217,14 +226,22 @@ impl Node {
 }
 
 impl Agent<'_> {
-    /// Says something as its controller.
+    /// Says something as its controller, which asks about no address unless it did before.
     pub(crate) fn tell(&self, update: Update) {
+        if self.released.asked().borrow().addresses.is_none() {
+            self.released.ask(BTreeSet::new(), false);
+        }
         self.updates.send(update).unwrap();
     }
 
     /// The controller was heard from just now.
     pub(crate) fn is_heard(&self) {
         self.heard.send_replace(Instant::now());
+    }
+
+    /// Up to which question about released addresses all is in force.
+    pub(crate) fn question_in_force(&self) -> u64 {
+        *self.released.in_force().borrow()
     }
 
     pub(crate) fn report(&self) -> Arc<NodeReport> {

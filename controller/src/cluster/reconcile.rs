@@ -30,10 +30,10 @@ use super::{
     placement::Roster,
     ports::{self, PortWish, Ports, TargetPort},
     release::Releases,
-    roll::Roll,
+    roll::{MARGIN, Roll},
 };
 use crate::{
-    agents::{AgentTable, Agents},
+    agents::{AgentTable, Agents, Question},
     status::Finding,
     translate::import,
 };
@@ -192,9 +192,18 @@ impl Cluster {
 
     /// To be called after a round of [`Self::reconcile`]: asks the agents, and says when to look
     /// again at the latest.
-    pub(crate) fn finish(&self) -> Option<Timestamp> {
-        self.agents.ask(self.releases.addresses());
-        self.releases.next_look()
+    pub(crate) fn finish(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.releases.expire(now);
+        // What a leader before this one has asked, and was told is let go of, nobody else remembers: it
+        // stays asked for as long as a replica may be late.
+        let alone = (self.agents.leading_since()).map(|since| since.saturating_add(MARGIN));
+        let alone = alone.map(|time| time.unwrap_or(Timestamp::MAX));
+        self.agents.ask(Question {
+            addresses: self.releases.addresses(),
+            adds: alone.is_none_or(|time| now < time),
+        });
+        let looks = [self.releases.next_look(), alone.filter(|time| now < *time)];
+        looks.into_iter().flatten().min()
     }
 
     /// Decides for one Import; `None` if there is none.

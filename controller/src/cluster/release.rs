@@ -10,7 +10,7 @@ use std::{
 use clusterlink_model::ObjectName;
 use jiff::{SignedDuration, Timestamp};
 
-use super::roll::{Place, Roll};
+use super::roll::{MARGIN, Place, Roll};
 use crate::agents::{AgentStatus, AgentTable};
 
 /// After this time somebody should look why an agent that is connected steers an address still.
@@ -20,6 +20,9 @@ const TOO_LONG: SignedDuration = SignedDuration::from_mins(5);
 #[derive(Debug, Default)]
 pub(crate) struct Releases {
     held: BTreeMap<ObjectName, Held>,
+    /// Addresses that nobody waits for any more, and until when agents are asked about them all the
+    /// same: a replica that is late may still name them as an import's.
+    late: BTreeMap<IpAddr, Timestamp>,
 }
 
 /// A Service that is to be ours no more.
@@ -82,9 +85,26 @@ impl Releases {
         }
     }
 
-    /// A Service is gone, or its addresses are ours again.
-    pub(crate) fn forget(&mut self, service: &ObjectName) {
+    /// A Service is gone, or not ours any more: its addresses may be others' now.
+    pub(crate) fn forget(&mut self, service: &ObjectName, now: Timestamp) {
+        if let Some(held) = self.held.remove(service) {
+            let until = now.saturating_add(MARGIN).unwrap_or(Timestamp::MAX);
+            let addresses = held.release.addresses.into_iter();
+            self.late.extend(addresses.map(|address| (address, until)));
+        }
+    }
+
+    /// A Service is ours, and so are its addresses.
+    pub(crate) fn reclaim(&mut self, service: &ObjectName, addresses: &[IpAddr]) {
         self.held.remove(service);
+        for address in addresses {
+            self.late.remove(address);
+        }
+    }
+
+    /// Every replica knows by now what was let go of some time ago.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        self.late.retain(|_, until| now < *until);
     }
 
     /// The Services that wait.
@@ -94,8 +114,8 @@ impl Releases {
 
     /// All addresses that agents are asked about.
     pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
-        let all = self.held.values().flat_map(|held| &held.release.addresses);
-        all.copied().collect()
+        let held = self.held.values().flat_map(|held| &held.release.addresses);
+        held.chain(self.late.keys()).copied().collect()
     }
 
     /// Whether no node steers the addresses of a Service: every agent says so, or had to stop. A
@@ -129,7 +149,8 @@ impl Releases {
 
     /// When the next Service is worth a look though nothing is heard.
     pub(crate) fn next_look(&self) -> Option<Timestamp> {
-        self.held.values().filter_map(|held| held.look).min()
+        let held = self.held.values().filter_map(|held| held.look);
+        held.chain(self.late.values().copied()).min()
     }
 }
 

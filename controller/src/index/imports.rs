@@ -54,7 +54,7 @@ impl Index {
                     self.withhold_unsaved(&mut judged, &error);
                 }
             }
-            Provider::Cluster(cluster) => settled.wake = cluster.finish(),
+            Provider::Cluster(cluster) => settled.wake = cluster.finish(now),
         }
         let mut board = self.status.lock();
         for (name, judged) in judged {

@@ -14,11 +14,10 @@ use wire::{report_request::Message as Request, report_response::Message as Respo
 use super::{
     Leadership, auth::Identity, guard::Guard, metrics::Metrics, owners::Owned, service::Shared,
 };
-use crate::agents::AgentStatus;
+use crate::agents::{AgentStatus, Question};
 
 type Inbound = Streaming<wire::ReportRequest>;
 type Out = mpsc::Sender<Result<wire::ReportResponse, Status>>;
-type Addresses = Arc<BTreeSet<IpAddr>>;
 
 /// Whether reports are taken here; if not, where.
 ///
@@ -53,7 +52,7 @@ pub(super) async fn run<A>(
 ) -> Result<(), Status> {
     let config = &shared.server.config;
     let mut leadership = shared.server.leadership.clone();
-    let mut released = shared.server.agents.released();
+    let mut questions = shared.server.agents.question();
     let mut session = Session {
         identity,
         metrics: &shared.server.metrics,
@@ -66,7 +65,7 @@ pub(super) async fn run<A>(
     tracing::info!(node = %identity.node, software = greeting.software, "an agent reports");
     let mut welcome = Some(shared.welcome());
     // What is asked about now is asked of everybody who comes.
-    let mut question = true;
+    let mut question = questions.borrow().clone();
     let mut heartbeat = interval(config.heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut read_from = Instant::now();
@@ -84,22 +83,19 @@ pub(super) async fn run<A>(
                 }
                 None => return Ok(()),
             },
-            slot = out.reserve(), if welcome.is_some() || question => {
+            slot = out.reserve(), if welcome.is_some() || question.is_some() => {
                 let Ok(slot) = slot else { return Ok(()) };
-                let message = match welcome.take() {
-                    Some(welcome) => Response::Welcome(welcome),
-                    None => {
-                        question = false;
-                        Response::Ask(session.ask(&released.borrow_and_update()))
-                    }
-                };
-                slot.send(Ok(wire::ReportResponse { message: Some(message) }));
+                let message = welcome.take().map(Response::Welcome).or_else(|| {
+                    let newest = questions.borrow_and_update().clone();
+                    question.take().and(newest).map(|newest| Response::Ask(session.ask(newest)))
+                });
+                slot.send(Ok(wire::ReportResponse { message }));
             }
-            changed = released.changed(), if !question => {
+            changed = questions.changed(), if question.is_none() => {
                 if changed.is_err() {
                     return Err(Status::unavailable("the controller stops: connect again"));
                 }
-                question = true;
+                question = questions.borrow().clone();
             }
             _ = heartbeat.tick() => {
                 // An agent that does not read needs no sign of life.
@@ -117,19 +113,22 @@ struct Session<'a> {
     /// Nothing is known of an agent that has not reported yet.
     report: Option<Arc<NodeReport>>,
     asks: u64,
-    asked: Addresses,
+    asked: Arc<Question>,
     /// The answer to the last question.
     still_steered: Option<BTreeSet<IpAddr>>,
 }
 
 impl Session<'_> {
-    fn ask(&mut self, released: &Addresses) -> wire::Ask {
-        self.asked = Arc::clone(released);
+    fn ask(&mut self, question: Arc<Question>) -> wire::Ask {
+        self.asked = question;
         self.asks += 1;
         self.still_steered = None;
         wire::Ask {
             ask: self.asks,
-            addresses: self.asked.iter().map(parts::address_bytes).collect(),
+            addresses: (self.asked.addresses.iter())
+                .map(parts::address_bytes)
+                .collect(),
+            adds: self.asked.adds,
         }
     }
 
@@ -171,7 +170,7 @@ impl Session<'_> {
     fn publish(&self) {
         let Some(report) = &self.report else { return };
         let let_go = match &self.still_steered {
-            Some(steered) => self.asked.difference(steered).copied().collect(),
+            Some(steered) => self.asked.addresses.difference(steered).copied().collect(),
             None => BTreeSet::new(),
         };
         self.owned.set(AgentStatus {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clusterlink_agent::control::Updates as _;
 use clusterlink_agent::push::{Client, Config, Inputs, PushHandle, PushUpdates};
+use clusterlink_agent::released::Released;
 use clusterlink_model::{Import, ObjectName, Snapshot};
 use clusterlink_proto::NodeReport;
 use clusterlink_tests::controller::SYSTEM;
@@ -132,6 +133,7 @@ impl Way<'_> {
             kept,
             report: reports,
             steered: addresses,
+            released: Released::default(),
         };
         let (updates, handle) = Client::start(config, inputs);
         let task = self

@@ -99,7 +99,7 @@ impl Controller {
             ..NodeReport::default()
         };
         let let_go = if lets_go {
-            (**self.agents.released().borrow()).clone()
+            self.agents.asked()
         } else {
             Default::default()
         };

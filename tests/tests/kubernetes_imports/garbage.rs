@@ -38,7 +38,7 @@ fn an_import_that_is_deleted_while_no_controller_runs_leaves_nothing() -> Result
 
         cluster.start()?;
         wait_for("agents are asked for the addresses", SOON, || {
-            Ok(cluster.controller()?.agents.released().borrow().len() == 2)
+            Ok(cluster.controller()?.agents.asked().len() == 2)
         })?;
         cluster.controller()?.agent_says("n1", &[], true)?;
         cluster.wait_quiet()?;

@@ -269,3 +269,49 @@ fn a_lease_that_ran_out_while_nobody_was_there_takes_out_what_was_left() {
     node.state.set_lease(true);
     assert_eq!(node.datapath.services().unwrap().len(), 1);
 }
+
+#[test]
+fn a_released_address_is_not_steered_whoever_names_it_until_it_is_released_no_more() {
+    let mut node = Node::new();
+    let released = |names: &[&str]| {
+        let addresses = names.iter().map(|name| address_of(name).ip());
+        Some(Arc::new(addresses.collect()))
+    };
+    let all = || complete(vec![import("cart", "east"), import("other", "east")]);
+    node.state.apply(all());
+    assert!(steered(&node, "cart") && steered(&node, "other"));
+    // The leader is told that it is let go, and then a controller that is late names it all the same.
+    node.state.set_released(released(&["cart"]));
+    assert!(!steered(&node, "cart") && steered(&node, "other"));
+    node.state
+        .apply(remove(ResourceKey::Import(object("cart"))));
+    node.state.apply(upsert(vec![import("cart", "east")]));
+    node.state.set_lease(false);
+    node.state.set_lease(true);
+    assert!(!steered(&node, "cart") && steered(&node, "other"));
+    assert_eq!(
+        node.datapath.services().unwrap(),
+        [(address_of("other"), 1)]
+    );
+
+    // The next process finds it named in the last state of the node.
+    let Node {
+        dir,
+        datapath,
+        state,
+    } = node;
+    drop(state);
+    let mut node = Node::on(dir, datapath);
+    node.state.set_released(None);
+    assert_eq!(
+        node.datapath.services().unwrap(),
+        [],
+        "that is not known yet"
+    );
+    node.state.apply(all());
+    assert_eq!(node.datapath.services().unwrap(), []);
+    node.state.set_released(released(&["cart"]));
+    assert!(!steered(&node, "cart") && steered(&node, "other"));
+    node.state.set_released(released(&[]));
+    assert!(steered(&node, "cart") && steered(&node, "other"));
+}

@@ -40,7 +40,7 @@ impl Cluster {
         plan: &mut Plan,
     ) {
         let Some(service) = service else {
-            self.releases.forget(name);
+            self.releases.forget(name, now);
             return;
         };
         match ownership::standing(name, service, None) {
@@ -51,7 +51,7 @@ impl Cluster {
             Standing::Leaving => self.let_leave(name, service, now, plan),
             Standing::HandedAway => self.hand_away(name, service, now, plan),
             Standing::Adoptable | Standing::NotAdoptable { .. } | Standing::Foreign => {
-                self.releases.forget(name);
+                self.releases.forget(name, now);
             }
         }
     }
@@ -65,7 +65,7 @@ impl Cluster {
         plan: &mut Plan,
     ) {
         if !ownership::has_finalizer(service) {
-            self.releases.forget(name);
+            self.releases.forget(name, now);
             return;
         }
         let deleted = service.metadata.deletion_timestamp.as_ref();

@@ -40,7 +40,7 @@ impl Cluster {
         let Some(service) = &observed.service else {
             let before = self.addresses.get(name).map_or(&[][..], Vec::as_slice);
             plan.insert(service_key(name), subject.create(before));
-            self.releases.forget(name);
+            self.releases.forget(name, subject.now);
             return invalid(reasons::SERVICE_PENDING, "its Service is being made");
         };
         let foreign = observed.foreign_slices.first();
@@ -50,7 +50,7 @@ impl Cluster {
             delete_slices(&observed.slices, plan);
         }
         if !matches!(standing, Standing::Leaving | Standing::HandedAway) {
-            self.releases.forget(name);
+            self.releases.forget(name, subject.now);
         }
         match standing {
             Standing::Ours => self.serve_ours(subject, service, foreign, plan),
@@ -126,6 +126,7 @@ impl Cluster {
                 Finding::invalid(IMPORT_SERVICE_VALID, reasons::SERVICE_PENDING, message),
             );
         }
+        self.releases.reclaim(name, &addresses);
         let served = Served {
             addresses,
             target_port: subject.stored_port(),

@@ -132,9 +132,32 @@ fn an_address_is_free_once_every_agent_has_let_go_of_it() {
     assert!(scene.is_free());
     scene.says(2, false);
     assert!(!scene.is_free(), "it took it back");
-    scene.releases.forget(&service());
+    scene.releases.reclaim(&service(), &[address()]);
     assert!(scene.releases.addresses().is_empty());
     assert!(!scene.is_free(), "nobody asks");
+}
+
+#[test]
+fn agents_are_asked_about_an_address_until_no_replica_can_name_it_any_more() {
+    let mut scene = Scene::new(1);
+    scene.release(-500, 1);
+    scene.says(1, true);
+    assert!(scene.at(1).is_free());
+    scene.releases.forget(&service(), minute(1));
+    assert_eq!(scene.releases.addresses(), [address()].into());
+    assert_eq!(scene.releases.next_look(), Some(minute(6)));
+    scene.releases.expire(minute(5));
+    assert_eq!(scene.releases.addresses(), [address()].into());
+    scene.releases.expire(minute(6));
+    assert_eq!(scene.releases.addresses(), [].into());
+    assert_eq!(scene.releases.next_look(), None);
+
+    // It is given to an Import again.
+    scene.release(-500, 7);
+    scene.releases.forget(&service(), minute(7));
+    let next = ObjectName::new("shop", "next");
+    scene.releases.reclaim(&next, &[address()]);
+    assert_eq!(scene.releases.addresses(), [].into());
 }
 
 #[test]
@@ -262,7 +285,7 @@ fn a_new_process_waits_for_nodes_that_it_knows_nothing_of() {
     assert_eq!(scene.at(1).free_at(), Some(65));
 
     // A Service that was made since is known to the agents of this time only.
-    scene.releases.forget(&service());
+    scene.releases.forget(&service(), scene.now);
     scene.release(6, 7);
     assert_eq!(scene.at(7).free_at(), Some(7));
 

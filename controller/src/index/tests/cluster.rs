@@ -178,7 +178,7 @@ fn an_import_is_served_once_service_and_status_say_so() {
         "{writes:?}"
     );
     assert_eq!(writes.len(), 2);
-    assert_eq!(scene.agents.released().borrow().len(), 1);
+    assert_eq!(scene.agents.asked().len(), 1);
 }
 
 #[test]

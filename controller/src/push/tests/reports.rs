@@ -5,7 +5,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::scene::{Node, SOON, Setup};
 use crate::{
-    agents::{AgentStatus, AgentTable},
+    agents::{AgentStatus, AgentTable, Question},
     push::Leadership,
 };
 
@@ -49,24 +49,80 @@ async fn the_newest_report_of_a_node_counts_until_its_agent_leaves() {
         .unwrap();
 }
 
+fn question(last: &[u8], adds: bool) -> Question {
+    Question {
+        addresses: addresses(last),
+        adds,
+    }
+}
+
+/// Waits until a node is asked to steer none of these, and puts that in force.
+async fn asked(node: &Node, last: &[u8]) {
+    let mut asked = node.released.asked();
+    let wanted = addresses(last);
+    let these = asked.wait_for(|asked| asked.addresses.as_deref() == Some(&wanted));
+    let number = timeout(SOON, these).await.unwrap().unwrap().number;
+    node.released.is_in_force(number);
+}
+
 #[tokio::test]
 async fn an_agent_says_which_released_addresses_it_has_let_go_of() {
     let server = Setup::new().start().await;
     let mut table = server.agents.table();
-    server.agents.ask(addresses(&[1, 2]));
+    server.agents.ask(question(&[1, 2], false));
     let node = server.node("n1");
     node.steered
         .send_replace(Some(Arc::new(addresses(&[1, 7]))));
+    asked(&node, &[1, 2]).await;
     wait(&mut table, &node, |agent| agent.let_go == addresses(&[2])).await;
     node.steered.send_replace(Some(Arc::new(addresses(&[7]))));
     wait(&mut table, &node, |agent| {
         agent.let_go == addresses(&[1, 2])
     })
     .await;
-    server.agents.ask(addresses(&[2, 7]));
+    server.agents.ask(question(&[2, 7], false));
+    asked(&node, &[2, 7]).await;
     wait(&mut table, &node, |agent| agent.let_go == addresses(&[2])).await;
-    server.agents.ask(BTreeSet::new());
+    server.agents.ask(question(&[], false));
+    asked(&node, &[]).await;
     wait(&mut table, &node, |agent| agent.let_go.is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_a_leader_has_asked_stays_asked_until_the_next_one_takes_it_back() {
+    let leader = Setup::new().start().await;
+    let mut next = Setup::new();
+    next.authority = leader.authority.clone();
+    next.tokens = leader.tokens.clone();
+    let next = next.start().await;
+    next.leadership
+        .send_replace(Leadership::Following(leader.address));
+    leader.agents.ask(question(&[1], false));
+    let node = next.node("n1");
+    asked(&node, &[1]).await;
+
+    // The next leader has not read everything: that it knows of no released address says nothing.
+    leader.leadership.send_replace(Leadership::Unknown);
+    next.leadership.send_replace(Leadership::Leading);
+    leader
+        .leadership
+        .send_replace(Leadership::Following(next.address));
+    let mut table = next.agents.table();
+    wait(&mut table, &node, |_| true).await;
+    node.report.send_replace(Arc::new(NodeReport {
+        software: "a second report".to_owned(),
+        ..NodeReport::default()
+    }));
+    wait(&mut table, &node, |agent| {
+        agent.report.software == "a second report"
+    })
+    .await;
+    asked(&node, &[1]).await;
+    next.agents.ask(question(&[2], true));
+    asked(&node, &[1, 2]).await;
+    wait(&mut table, &node, |agent| agent.let_go == addresses(&[2])).await;
+    next.agents.ask(question(&[2], false));
+    asked(&node, &[2]).await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use std::{
 use clusterlink_agent::{
     control::Updates as _,
     push::{self as client, Client, Inputs, PushHandle, PushUpdates},
+    released::Released,
     state::SteeredAddresses,
 };
 use clusterlink_model::{
@@ -80,6 +81,7 @@ pub(super) struct Node {
     pub(super) handle: PushHandle,
     pub(super) report: watch::Sender<Arc<NodeReport>>,
     pub(super) steered: watch::Sender<SteeredAddresses>,
+    pub(super) released: Released,
     /// What was applied.
     pub(super) snapshot: Snapshot,
     /// What it took.
@@ -254,6 +256,7 @@ impl Node {
         };
         let (report, report_receiver) = watch::channel(Arc::new(report));
         let (steered, steered_receiver) = watch::channel(Some(Arc::default()));
+        let released = Released::default();
         let snapshot = kept.clone().unwrap_or_default();
         let (updates, handle) = Client::start(
             config,
@@ -261,6 +264,7 @@ impl Node {
                 kept,
                 report: report_receiver,
                 steered: steered_receiver,
+                released: released.clone(),
             },
         );
         Self {
@@ -269,6 +273,7 @@ impl Node {
             handle,
             report,
             steered,
+            released,
             snapshot,
             seen: Seen::default(),
             _files: files.directory,
