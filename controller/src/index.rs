@@ -210,6 +210,22 @@ impl Index {
         .collect()
     }
 
+    /// How many kinds [`Self::old`] looks at.
+    pub(crate) const DECIDING: usize = 5;
+
+    /// The kinds that Services and slices are decided upon, of which what is held may be old.
+    pub(crate) fn old(&self) -> Vec<&'static str> {
+        let deciding: [(&'static str, bool); Self::DECIDING] = [
+            ("Import", self.imports.is_old()),
+            ("Service", self.services.is_old()),
+            ("EndpointSlice", self.endpoint_slices.is_old()),
+            ("Pod", self.pods.is_old()),
+            ("Node", self.nodes.is_old()),
+        ];
+        let old = deciding.into_iter().filter(|(_, old)| *old);
+        old.map(|(kind, _)| kind).collect()
+    }
+
     /// Takes in one event and notes what it affects.
     pub(crate) fn apply(&mut self, input: Input) {
         match input {

@@ -11,6 +11,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+mod currency;
+
+use self::currency::{Currency, Known};
 use crate::{
     agents::{AgentTable, Agents},
     cluster::{Cluster, ClusterConfig, Desired},
@@ -285,6 +288,7 @@ async fn run(
     let mut inputs_open = true;
     let mut problems_open = true;
     let mut wake_at: Option<Instant> = None;
+    let mut currency = Currency::default();
     index.apply(Input::Problems(problems.borrow_and_update().clone()));
     loop {
         tokio::select! {
@@ -326,6 +330,12 @@ async fn run(
             wake_at.get_or_insert_with(|| Instant::now() + RETRY);
         }
         status.set_missing(index.missing());
+        // Before anything is decided upon it: what is wanted then is not to be written.
+        let known = currency.check(index.old(), Index::DECIDING, Instant::now());
+        if let Known::Old(until) = known {
+            desired.hold(true);
+            wake_at = wake_at.into_iter().chain(until).min();
+        }
         if index.is_complete() {
             let start = Instant::now();
             let settled = index.settle(Timestamp::now());
@@ -340,6 +350,9 @@ async fn run(
                 let wake = Instant::now() + pause.unwrap_or_default().max(RETRY);
                 wake_at = Some(wake_at.map_or(wake, |at| at.min(wake)));
             }
+        }
+        if known == Known::Current {
+            desired.hold(false);
         }
     }
 }

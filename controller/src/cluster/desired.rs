@@ -82,6 +82,7 @@ struct Table {
     changed: BTreeSet<WriteKey>,
     failures: BTreeMap<WriteKey, String>,
     failed: BTreeSet<WriteKey>,
+    held: bool,
 }
 
 impl Kind {
@@ -127,6 +128,11 @@ impl Desired {
         std::mem::take(&mut self.lock().changed)
     }
 
+    /// Whether nothing is to be written for now, since it may be decided upon what is old.
+    pub fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
     /// Notes how a write went, for the status of its Import; the text is for people.
     pub fn report(&self, key: &WriteKey, failure: Option<String>) {
         let mut table = self.lock();
@@ -167,6 +173,14 @@ impl Desired {
         table.changed.insert(key);
         drop(table);
         self.shared.wanted.send_modify(|count| *count += 1);
+    }
+
+    /// Says that nothing is to be written for now, or that all may be again.
+    pub(crate) fn hold(&self, held: bool) {
+        let was = std::mem::replace(&mut self.lock().held, held);
+        if was != held {
+            self.shared.wanted.send_modify(|count| *count += 1);
+        }
     }
 
     /// Why an object could not be written, if it could not.

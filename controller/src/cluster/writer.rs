@@ -107,14 +107,15 @@ impl Writer {
         let mut queue = Queue::new(self.desired.all().into_keys());
         let mut busy: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         loop {
-            while busy.len() < BUSY {
+            let held = self.desired.is_held();
+            while !held && busy.len() < BUSY {
                 let Next::Now(key, write) = queue.next(Instant::now(), |key| self.desired.get(key))
                 else {
                     break;
                 };
                 busy.push(self.send(key, write).boxed());
             }
-            let later = queue.wakes_at();
+            let later = queue.wakes_at().filter(|_| !held);
             tokio::select! {
                 changed = changes.changed() => {
                     if changed.is_err() {

@@ -38,6 +38,11 @@ impl<K: Resource> Store<K> {
         self.complete
     }
 
+    /// Whether a list was begun that is not complete: what is held may be old.
+    pub(crate) fn is_old(&self) -> bool {
+        self.listing.is_some()
+    }
+
     /// The object of that name.
     pub(crate) fn get(&self, name: &ObjectName) -> Option<&Arc<K>> {
         self.objects.get(name)
@@ -175,8 +180,10 @@ mod tests {
         store.apply(Event::Init);
         store.apply(Event::InitApply(pod("b", "2")));
         assert_eq!(names(&store), ["ns/a", "ns/b"]);
+        assert!(store.is_old());
         let changed = store.apply(Event::InitDone);
         assert_eq!(names(&store), ["ns/b"]);
+        assert!(!store.is_old());
         let gone: Vec<_> = changed
             .iter()
             .filter(|c| c.new.is_none())

@@ -1,6 +1,7 @@
-use clusterlink_crds::{Peer, PeerSpec};
+use clusterlink_crds::{Import, Peer, PeerSpec};
 use clusterlink_model::{LocalPeer, PeerName, Update};
 use futures::stream::BoxStream;
+use k8s_openapi::api::core::v1::Service;
 use kube::runtime::watcher::Event;
 use tokio::{sync::mpsc, time::timeout};
 
@@ -166,4 +167,127 @@ async fn contradictory_settings_are_refused() {
         start(config, fed()),
         Err(Error::EmptyTargetPorts { .. })
     ));
+}
+
+/// A source of a cluster whose Imports and Services are fed by the test.
+struct FedCluster {
+    imports: mpsc::UnboundedReceiver<Event<Import>>,
+    services: mpsc::UnboundedReceiver<Event<Service>>,
+}
+
+impl Source for FedCluster {
+    fn start(self: Box<Self>) -> (Streams, watch::Receiver<Arc<Vec<Problem>>>) {
+        fn listed<K: Send + 'static>() -> BoxStream<'static, Event<K>> {
+            stream::iter([Event::Init, Event::InitDone])
+                .chain(stream::pending())
+                .boxed()
+        }
+        fn fed<K: Send + 'static>(
+            events: mpsc::UnboundedReceiver<Event<K>>,
+        ) -> BoxStream<'static, Event<K>> {
+            stream::unfold(events, |mut events| async move {
+                events.recv().await.map(|event| (event, events))
+            })
+            .boxed()
+        }
+        let streams = Streams {
+            exports: listed(),
+            imports: fed(self.imports),
+            peers: listed(),
+            access_policies: listed(),
+            privileged_access_policies: listed(),
+            services: fed(self.services),
+            endpoint_slices: listed(),
+            pods: listed(),
+            namespaces: listed(),
+            nodes: listed(),
+        };
+        (streams, watch::channel(Arc::default()).1)
+    }
+}
+
+/// Waits until what is to be written is so.
+async fn until(desired: &Desired, condition: impl Fn(&Desired) -> bool) {
+    let mut changes = desired.changes();
+    let holds = async {
+        while !condition(desired) {
+            changes.changed().await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(20), holds)
+        .await
+        .expect("it is soon");
+}
+
+#[tokio::test]
+async fn nothing_is_to_be_written_until_all_that_it_is_decided_upon_was_listed_anew() {
+    let (imports, fed_imports) = mpsc::unbounded_channel();
+    let (services, fed_services) = mpsc::unbounded_channel();
+    let peer = LocalPeer {
+        name: PeerName::new("here").unwrap(),
+        labels: Default::default(),
+    };
+    let source = FedCluster {
+        imports: fed_imports,
+        services: fed_services,
+    };
+    let config = ClusterConfig::new(peer, "system");
+    let handle = start_in_cluster(config, source, Agents::default()).unwrap();
+    handle.denies().unwrap().stored(Vec::new());
+    let desired = handle.desired();
+    let metadata = serde_json::json!({"namespace": "ns", "name": "web", "uid": "u"});
+    let import: Import = serde_json::from_value(serde_json::json!({
+        "apiVersion": "clusterlink.net/v1alpha1", "kind": "Import", "metadata": metadata,
+        "spec": {"port": 80, "sources": []},
+    }))
+    .unwrap();
+    let mut metadata = metadata;
+    metadata["labels"] = serde_json::json!({"app.kubernetes.io/managed-by": "clusterlink.net"});
+    metadata["finalizers"] = serde_json::json!(["clusterlink.net/steering"]);
+    let service: Service = serde_json::from_value(serde_json::json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata,
+        "spec": {"clusterIP": "10.96.0.7"},
+    }))
+    .unwrap();
+    let makes = |desired: &Desired| {
+        let all = desired.all();
+        all.values()
+            .any(|write| matches!(**write, crate::cluster::Write::Create { .. }))
+    };
+    services.send(Event::Init).unwrap();
+    services.send(Event::InitDone).unwrap();
+    imports.send(Event::Init).unwrap();
+    imports.send(Event::InitDone).unwrap();
+    let mut missing = handle.missing();
+    let read = missing.wait_for(Vec::is_empty);
+    timeout(Duration::from_secs(20), read)
+        .await
+        .unwrap()
+        .unwrap();
+    until(&desired, |desired| !desired.is_held()).await;
+
+    // Both watches break. Another replica makes an Import's Service meanwhile.
+    imports.send(Event::Init).unwrap();
+    services.send(Event::Init).unwrap();
+    until(&desired, Desired::is_held).await;
+    imports.send(Event::InitApply(import.clone())).unwrap();
+    imports.send(Event::InitDone).unwrap();
+    until(&desired, makes).await;
+    assert!(desired.is_held(), "there may be such a Service");
+    services.send(Event::InitApply(service)).unwrap();
+    services.send(Event::InitDone).unwrap();
+    until(&desired, |desired| !desired.is_held()).await;
+    assert!(!makes(&desired), "{:?}", desired.all());
+
+    // The Import is deleted together with its Service.
+    imports.send(Event::Init).unwrap();
+    services.send(Event::Init).unwrap();
+    until(&desired, Desired::is_held).await;
+    services.send(Event::InitDone).unwrap();
+    until(&desired, makes).await;
+    assert!(desired.is_held(), "there may be no such Import");
+    imports.send(Event::InitDone).unwrap();
+    until(&desired, |desired| !desired.is_held()).await;
+    assert!(desired.all().is_empty(), "{:?}", desired.all());
+    handle.shutdown().await;
 }

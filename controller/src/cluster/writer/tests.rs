@@ -103,3 +103,32 @@ async fn an_object_that_changed_since_the_decision_is_not_deleted_before_another
     }
     writing.abort();
 }
+
+#[tokio::test]
+async fn nothing_is_written_while_what_it_is_decided_upon_may_be_old() {
+    let server = Arc::new(Server::default());
+    *server.version.lock().unwrap() = Some("2");
+    let client = Arc::clone(&server).start().await;
+    let desired = Desired::default();
+    let key = WriteKey {
+        kind: Kind::Service,
+        name: ObjectName::new("shop", "web"),
+    };
+    desired.hold(true);
+    desired.set(key.clone(), Some(as_of("1")));
+    let (_leads, leader) = watch::channel(true);
+    let writing = tokio::spawn(Writer::new(client, desired.clone(), leader).run());
+    // It has its turn, and would begin.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    desired.set(key, Some(as_of("2")));
+    desired.hold(false);
+    server.wait_deletes(1).await;
+    assert_eq!(
+        *server.version.lock().unwrap(),
+        None,
+        "another version was asked for"
+    );
+    writing.abort();
+}
