@@ -129,16 +129,21 @@ impl Way<'_> {
         }));
         let (paused, pauses) = watch::channel(false);
         let _inside = self.runtime.enter();
+        let released = Released::default();
         let inputs = Inputs {
             kept,
             report: reports,
             steered: addresses,
-            released: Released::default(),
+            released: released.clone(),
         };
         let (updates, handle) = Client::start(config, inputs);
-        let task = self
-            .runtime
-            .spawn(apply(updates, Arc::clone(&seen), pauses));
+        let applied = apply(updates, Arc::clone(&seen), pauses);
+        let task = self.runtime.spawn(async move {
+            tokio::select! {
+                () = applied => {}
+                () = steer_nothing(released) => {}
+            }
+        });
         Agent {
             seen,
             paused,
@@ -174,6 +179,18 @@ async fn apply(
                 seen.removals += update.removals.len();
                 seen.snapshot.apply(update);
             }
+        }
+    }
+}
+
+/// Whatever address is asked about: it is not steered.
+async fn steer_nothing(released: Released) {
+    let mut asked = released.asked();
+    loop {
+        let number = asked.borrow_and_update().number;
+        released.is_in_force(number);
+        if asked.changed().await.is_err() {
+            return;
         }
     }
 }
