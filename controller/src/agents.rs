@@ -25,6 +25,7 @@ pub(crate) const AGENT: &str = "clusterlink-agent";
 pub struct Agents {
     table: watch::Sender<Arc<AgentTable>>,
     question: watch::Sender<Option<Arc<Question>>>,
+    keeping: watch::Sender<Arc<BTreeSet<Keeping>>>,
     leading: Arc<Mutex<Option<Timestamp>>>,
 }
 
@@ -35,6 +36,21 @@ pub struct Question {
     pub addresses: BTreeSet<IpAddr>,
     /// What others have asked before stays released, too: it is not known here.
     pub adds: bool,
+}
+
+/// An agent that is connected and does not say that it has let go of the addresses of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Keeping {
+    /// The Service that cannot be given up for it.
+    pub service: ObjectName,
+    /// The UID of that.
+    pub uid: String,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The node of the agent.
+    pub node: Arc<str>,
+    /// The agent's Pod.
+    pub agent: Option<ObjectName>,
 }
 
 /// The agents that are connected, by the name of their node.
@@ -111,6 +127,22 @@ impl Agents {
         question
             .as_ref()
             .map_or_else(BTreeSet::new, |question| question.addresses.clone())
+    }
+
+    /// The agents that have kept a released address for a while, as they change.
+    pub fn keeping(&self) -> watch::Receiver<Arc<BTreeSet<Keeping>>> {
+        self.keeping.subscribe()
+    }
+
+    /// Replaces the agents that keep a released address.
+    pub(crate) fn set_keeping(&self, keeping: BTreeSet<Keeping>) {
+        self.keeping.send_if_modified(|before| {
+            let changed = **before != keeping;
+            if changed {
+                *before = Arc::new(keeping);
+            }
+            changed
+        });
     }
 
     /// Replaces what agents are asked, and forgets the answers about other addresses: one may be used

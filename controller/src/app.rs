@@ -200,11 +200,14 @@ impl Process {
         let undecodable =
             events::undecodable(controller.problems(), leadership.clone(), events.clone());
         self.spawn("the teller of undecodable objects", undecodable);
+        let keeping = events::keeping(agents.keeping(), leadership.clone(), events.clone());
+        self.spawn("the teller of kept addresses", keeping);
         plug_in(Parts {
             settings,
             client: &client,
             controller: &controller,
             agents: &agents,
+            teller: Arc::new(events),
             leadership,
             listener,
             readiness: &self.readiness,

@@ -10,6 +10,7 @@ mod secret;
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
+use clusterlink_model::ObjectName;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client,
@@ -19,7 +20,10 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use self::secret::{DecideError, Fault, Step};
-use crate::push::{Authority, AuthorityError, Roots};
+use crate::{
+    push::{Authority, AuthorityError, Roots},
+    status::events::{Faults, Teller},
+};
 use clusterlink_crds::labels::FIELD_MANAGER;
 
 /// The name of the Secret and of the ConfigMap in the system namespace.
@@ -42,6 +46,9 @@ pub struct Keeper {
     namespace: String,
     authority: Arc<Authority>,
     known: Option<Roots>,
+    /// The UID of the Secret that was read last.
+    uid: Option<String>,
+    faults: Faults,
 }
 
 /// Why a replica has not got, or not published, its authorities.
@@ -77,7 +84,16 @@ impl Keeper {
             namespace: namespace.to_owned(),
             authority,
             known: None,
+            uid: None,
+            faults: Faults::of("Secret", ObjectName::new(namespace, CA)),
         }
+    }
+
+    /// Tells people by Events, too, if something is wrong with the Secret.
+    #[must_use]
+    pub fn telling(mut self, teller: Arc<dyn Teller>) -> Self {
+        self.faults.tell_by(teller);
+        self
     }
 
     /// Goes on until it is dropped; calls `published` once agents can trust this replica.
@@ -86,6 +102,7 @@ impl Keeper {
         loop {
             let pause = match self.round().await {
                 Ok(()) => {
+                    self.faults.none();
                     if let Some(published) = published.take() {
                         published();
                     }
@@ -94,6 +111,7 @@ impl Keeper {
                 Err(KeepError::Raced) => AGAIN,
                 Err(KeepError::Fault(fault)) => {
                     error!(serving = self.known.is_some(), "{fault}");
+                    self.faults.found(self.uid.clone(), fault.to_string());
                     FAULTY
                 }
                 Err(failure) => {
@@ -113,8 +131,11 @@ impl Keeper {
     }
 
     /// The authorities of all replicas, which are made or renewed where it is time.
-    async fn shared(&self) -> Result<Roots, KeepError> {
+    async fn shared(&mut self) -> Result<Roots, KeepError> {
         let stored = self.secrets.get_opt(CA).await.map_err(KeepError::Secret)?;
+        self.uid = stored
+            .as_ref()
+            .and_then(|secret| secret.metadata.uid.clone());
         let now = SystemTime::now();
         let step = secret::decide(stored, self.known.as_ref(), &self.namespace, now)?;
         let parameters = PostParams {

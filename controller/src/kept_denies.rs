@@ -13,14 +13,17 @@ mod content;
 use std::{sync::Arc, time::Duration};
 
 use clusterlink_crds::labels::FIELD_MANAGER;
-use clusterlink_model::Policy;
+use clusterlink_model::{ObjectName, Policy};
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::PostParams};
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, warn};
 
 use self::content::ContentError;
-use crate::valid_denies::DenyPort;
+use crate::{
+    status::events::{Faults, Teller},
+    valid_denies::DenyPort,
+};
 
 /// The name of the ConfigMap in the system namespace.
 pub const VALID_DENIES: &str = "clusterlink-valid-denies";
@@ -40,6 +43,9 @@ pub struct Keeper {
     port: DenyPort,
     leader: watch::Receiver<bool>,
     stored: Stored,
+    /// The UID of the ConfigMap that was read last.
+    uid: Option<String>,
+    faults: Faults,
 }
 
 /// The ConfigMap as it was read or written last.
@@ -81,7 +87,16 @@ impl Keeper {
             port,
             leader,
             stored: Stored::default(),
+            uid: None,
+            faults: Faults::of("ConfigMap", ObjectName::new(namespace, VALID_DENIES)),
         }
+    }
+
+    /// Tells people by Events, too, if something is wrong with the ConfigMap.
+    #[must_use]
+    pub fn telling(mut self, teller: Arc<dyn Teller>) -> Self {
+        self.faults.tell_by(teller);
+        self
     }
 
     /// Goes on until the sender of `leader` is dropped.
@@ -123,13 +138,17 @@ impl Keeper {
     /// Writes, and says when to look again if not at the next change.
     async fn try_write(&mut self, denies: &[Arc<Policy>]) -> Option<Duration> {
         match self.write(denies).await {
-            Ok(()) => Some(PACE),
+            Ok(()) => {
+                self.faults.none();
+                Some(PACE)
+            }
             Err(KeepError::Raced) => {
                 self.read().await;
                 None
             }
             Err(failure @ KeepError::TooMuch(_)) => {
                 error!("valid denies cannot be stored: {failure}");
+                self.faults.found(self.uid.clone(), failure.to_string());
                 None
             }
             Err(failure) => {
@@ -176,9 +195,13 @@ impl Keeper {
     async fn read(&mut self) {
         loop {
             match self.try_read().await {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.faults.none();
+                    return;
+                }
                 Err(failure @ KeepError::Content { .. }) => {
                     error!("{failure}");
+                    self.faults.found(self.uid.clone(), failure.to_string());
                     sleep(FAULTY).await;
                 }
                 Err(failure) => {
@@ -191,6 +214,7 @@ impl Keeper {
 
     async fn try_read(&mut self) -> Result<(), KeepError> {
         let map = self.maps.get_opt(VALID_DENIES).await?;
+        self.uid = map.as_ref().and_then(|map| map.metadata.uid.clone());
         let denies = match &map {
             Some(map) => content::read(map).map_err(|source| KeepError::Content {
                 namespace: self.namespace.clone(),

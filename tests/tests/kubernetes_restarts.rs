@@ -46,6 +46,7 @@ fn agents_trust_a_restarted_controller_and_another_replica_at_once() -> Result<(
             let log = puzzled.log()?;
             Ok(log.contains("no certificate is in it") && log.contains("delete the Secret"))
         })?;
+        wait_unusable(&plane, "Secret", CA)?;
         let refused = puzzled.wait_ready_for(Duration::from_secs(1));
         let refused = format!("{:#}", refused.err().context("it is ready")?);
         ensure!(refused.contains(CA), "{refused}");
@@ -110,8 +111,8 @@ fn a_deny_that_became_invalid_while_no_controller_ran_is_in_force_in_the_next_po
         plane.apply(&[deny.clone(), lockdown.clone()])?;
         wait(("True", "Valid", ""))?;
         wait_for("both are stored", SOON, || {
-            let map = plane.get(&["configmap", DENIES, "-n", SYSTEM])?;
-            Ok(map["binaryData"]["denies.json.gz"].is_string())
+            let stored = stored_denies(&plane, scene.directory())?;
+            Ok(stored.contains("\"lock\"") && stored.contains("\"lockdown\""))
         })?;
         first.kill9()?;
         break_both("one")?;
@@ -140,11 +141,38 @@ fn a_deny_that_became_invalid_while_no_controller_ran_is_in_force_in_the_next_po
         wait_for("the damage is told of", SOON, || {
             Ok(fourth.log()?.contains("is damaged"))
         })?;
+        wait_unusable(&plane, "ConfigMap", DENIES)?;
         let refused = fourth.wait_ready_for(Duration::from_secs(1));
         let refused = format!("{:#}", refused.err().context("it is ready")?);
         ensure!(refused.contains("the last valid denies"), "{refused}");
         plane.run(&["delete", "configmap", DENIES, "-n", SYSTEM])?;
         fourth.wait_ready()
+    })
+}
+
+/// The denies that are kept, as JSON; nothing while there is no ConfigMap.
+fn stored_denies(plane: &ControlPlane, directory: &Path) -> Result<String> {
+    if !plane.exists(&["configmap", DENIES, "-n", SYSTEM])? {
+        return Ok(String::new());
+    }
+    let map = plane.get(&["configmap", DENIES, "-n", SYSTEM])?;
+    let packed = map["binaryData"]["denies.json.gz"].as_str();
+    let file = directory.join("denies.base64");
+    fs::write(&file, packed.context("no denies")?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let unpack = format!("base64 -d {} | gunzip", text(&file));
+    plane.host().run("sh", &["-c", &unpack])
+}
+
+/// Waits for the Event that tells what is wrong with an object of the controller's.
+fn wait_unusable(plane: &ControlPlane, kind: &str, name: &str) -> Result<()> {
+    wait_for("an Event tells of it", SOON, || {
+        let list = plane.get(&["events.events.k8s.io", "-n", SYSTEM])?;
+        let mut events = list["items"].as_array().context("no list")?.iter();
+        Ok(events.any(|event| {
+            let regarding = &event["regarding"];
+            event["reason"] == "Unusable" && regarding["kind"] == kind && regarding["name"] == name
+        }))
     })
 }
 

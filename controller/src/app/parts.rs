@@ -1,5 +1,7 @@
 //! What serves agents and writes for Imports, put into the process.
 
+use std::sync::Arc;
+
 use clusterlink_model::LocalPeer;
 use clusterlink_process::readiness::Readiness;
 use clusterlink_proto::ports::AGENT_PORTS;
@@ -15,6 +17,7 @@ use crate::{
     cluster::{self, ClusterConfig},
     kept_denies,
     leader::Leadership,
+    status::events::Teller,
 };
 
 /// What the parts of the process share.
@@ -25,6 +28,8 @@ pub(super) struct Parts<'a> {
     pub(super) controller: &'a Handle,
     /// What agents say, written by the push server.
     pub(super) agents: &'a Agents,
+    /// Who tells people.
+    pub(super) teller: Arc<dyn Teller>,
     /// Who writes now.
     pub(super) leadership: watch::Receiver<Leadership>,
     /// Where agents connect to, bound already.
@@ -44,7 +49,8 @@ pub(super) fn plug_in(parts: Parts<'_>) {
     let (leading, is_leading) = watch::channel(false);
     let denies = parts.controller.denies().map(|port| {
         let (client, namespace) = (parts.client.clone(), &parts.settings.namespace);
-        kept_denies::Keeper::new(client, namespace, port, is_leading.clone())
+        let keeper = kept_denies::Keeper::new(client, namespace, port, is_leading.clone());
+        keeper.telling(Arc::clone(&parts.teller))
     });
     let writer = cluster::Writer::new(parts.client.clone(), parts.controller.desired(), is_leading);
     writer.counts().register(parts.registry);

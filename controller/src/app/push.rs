@@ -23,6 +23,7 @@ pub(super) fn start(parts: Parts<'_>) {
         client,
         controller,
         agents,
+        teller,
         leadership,
         listener,
         readiness,
@@ -33,7 +34,7 @@ pub(super) fn start(parts: Parts<'_>) {
     } = parts;
     let namespace = settings.namespace.as_str();
     let authority = Arc::new(Authority::pending(namespace));
-    let keeper = Keeper::new(client.clone(), namespace, Arc::clone(&authority));
+    let keeper = Keeper::new(client.clone(), namespace, Arc::clone(&authority)).telling(teller);
     let published = readiness.block(AUTHORITY);
     background.spawn(async move {
         keeper.run(move || drop(published)).await;

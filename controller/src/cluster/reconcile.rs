@@ -202,6 +202,7 @@ impl Cluster {
             addresses: self.releases.addresses(),
             adds: alone.is_none_or(|time| now < time),
         });
+        self.agents.set_keeping(self.releases.keeping());
         let looks = [self.releases.next_look(), alone.filter(|time| now < *time)];
         looks.into_iter().flatten().min()
     }

@@ -11,10 +11,10 @@ use clusterlink_model::ObjectName;
 use jiff::{SignedDuration, Timestamp};
 
 use super::roll::{MARGIN, Place, Roll};
-use crate::agents::{AgentStatus, AgentTable};
+use crate::agents::{AgentStatus, AgentTable, Keeping};
 
 /// After this time somebody should look why an agent that is connected steers an address still.
-const TOO_LONG: SignedDuration = SignedDuration::from_mins(5);
+const TOO_LONG: SignedDuration = SignedDuration::from_mins(1);
 
 /// The Services whose addresses are being let go.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Releases {
 /// A Service that is to be ours no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Release {
+    /// The UID of the Service.
+    pub(crate) uid: String,
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// When it was made, as the API server says.
     pub(crate) created: Timestamp,
@@ -50,8 +52,8 @@ struct Held {
     release: Release,
     /// Nodes whose agents have let go of all of it.
     let_go: BTreeSet<Arc<str>>,
-    /// Nodes of which people were told.
-    told: BTreeSet<Arc<str>>,
+    /// Nodes of which people are told, with their agents.
+    told: BTreeMap<Arc<str>, Option<ObjectName>>,
     /// When to look again though nothing is heard.
     look: Option<Timestamp>,
 }
@@ -77,7 +79,7 @@ impl Releases {
                 let held = Held {
                     release,
                     let_go: BTreeSet::new(),
-                    told: BTreeSet::new(),
+                    told: BTreeMap::new(),
                     look: None,
                 };
                 self.held.insert(service.clone(), held);
@@ -130,6 +132,7 @@ impl Releases {
             return false;
         };
         let mut free = true;
+        let before = std::mem::take(&mut held.told);
         for (node, place) in asked.roll.iter() {
             let said = asked.table.get(node);
             match held.stand(node, place, said, leading, asked.now) {
@@ -140,11 +143,30 @@ impl Releases {
                 }
                 Stand::Steers => {
                     free = false;
-                    held.tell(service, node, place, asked.now);
+                    if held.is_late(asked.now) {
+                        held.told.insert(Arc::clone(node), place.agent.clone());
+                        if !before.contains_key(node) {
+                            held.warn(service, node, place);
+                        }
+                    }
                 }
             }
         }
         free
+    }
+
+    /// The agents that people should look at.
+    pub(crate) fn keeping(&self) -> BTreeSet<Keeping> {
+        let all = self.held.iter().flat_map(|(service, held)| {
+            held.told.iter().map(|(node, agent)| Keeping {
+                service: service.clone(),
+                uid: held.release.uid.clone(),
+                addresses: held.release.addresses.clone(),
+                node: Arc::clone(node),
+                agent: agent.clone(),
+            })
+        });
+        all.collect()
     }
 
     /// When the next Service is worth a look though nothing is heard.
@@ -192,21 +214,24 @@ impl Held {
         }
     }
 
-    /// Tells people, once for each agent, why this does not end.
-    fn tell(&mut self, service: &ObjectName, node: &Arc<str>, place: &Place, now: Timestamp) {
+    /// Whether people should know why this does not end; if not, it is looked at again in time.
+    fn is_late(&mut self, now: Timestamp) -> bool {
         let due = self.release.since.saturating_add(TOO_LONG);
         let due = due.unwrap_or(Timestamp::MAX);
         if now < due {
             self.look = Some(self.look.map_or(due, |look| look.min(due)));
-        } else if self.told.insert(Arc::clone(node)) {
-            tracing::warn!(
-                %service,
-                addresses = ?self.release.addresses,
-                %node,
-                agent = place.agent.as_ref().map(tracing::field::display),
-                "the addresses of a Service that is ours no more are not free, since a connected agent does not say that it has let go of them: its log says what keeps it; delete its Pod, so that the next agent takes them out of the kernel"
-            );
         }
+        now >= due
+    }
+
+    fn warn(&self, service: &ObjectName, node: &Arc<str>, place: &Place) {
+        tracing::warn!(
+            %service,
+            addresses = ?self.release.addresses,
+            %node,
+            agent = place.agent.as_ref().map(tracing::field::display),
+            "the addresses of a Service that is ours no more are not free, since a connected agent does not say that it has let go of them: its log says what keeps it; delete its Pod, so that the next agent takes them out of the kernel"
+        );
     }
 }
 

@@ -1,8 +1,15 @@
 //! Kubernetes Events: what a person would want to see happen, told once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use clusterlink_crds::{API_VERSION, conditions::reasons};
+use clusterlink_model::ObjectName;
 use k8s_openapi::{
     api::core::v1::ObjectReference,
     apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta},
@@ -11,13 +18,18 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use super::{news::Key, render::shortened};
-use crate::{leader::Leadership, metrics::Writes, source::Problems};
+use crate::{agents::Keeping, leader::Leadership, metrics::Writes, source::Problems};
 
 /// How many Events may wait for the API server; more are dropped, the status says it all the same.
 const QUEUE: usize = 1024;
+/// How often the log tells at most that Events fail.
+const WARN: Duration = Duration::from_secs(60);
 /// What the API server admits of a note.
 const MAX_NOTE: usize = 1024;
 /// Who reports.
@@ -32,8 +44,11 @@ pub struct Happening {
     pub warning: bool,
     /// One word for programs.
     pub reason: String,
-    /// What was done when it turned out.
-    pub action: &'static str,
+    /// What was done when it turned out. What is told of one object for one reason, of one action, and
+    /// in connection with one other object, is one Event, whatever the note.
+    pub action: Cow<'static, str>,
+    /// The other object that it has to do with.
+    pub related: Option<ObjectReference>,
     /// For people.
     pub note: String,
 }
@@ -48,6 +63,21 @@ pub trait Teller: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Events {
     queue: mpsc::Sender<Happening>,
+    outcome: Outcome,
+}
+
+/// How it went with Events.
+#[derive(Clone, Debug, Default)]
+struct Outcome {
+    writes: Writes,
+    failures: Arc<Mutex<Failures>>,
+}
+
+/// Those that failed since the log last told.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u64,
+    told: Option<Instant>,
 }
 
 impl Events {
@@ -62,9 +92,16 @@ impl Events {
             controller: REPORTER.to_owned(),
             instance: Some(identity.to_owned()),
         };
+        let outcome = Outcome {
+            writes,
+            ..Outcome::default()
+        };
         (
-            Self { queue },
-            publish(Recorder::new(client, reporter), waiting, writes),
+            Self {
+                queue,
+                outcome: outcome.clone(),
+            },
+            publish(Recorder::new(client, reporter), waiting, outcome),
         )
     }
 }
@@ -72,12 +109,40 @@ impl Events {
 impl Teller for Events {
     fn tell(&self, happening: Happening) {
         if let Err(error) = self.queue.try_send(happening) {
-            tracing::debug!(%error, "an Event is dropped");
+            self.outcome.failed(&error);
         }
     }
 }
 
-async fn publish(recorder: Recorder, mut waiting: mpsc::Receiver<Happening>, writes: Writes) {
+impl Outcome {
+    /// An Event could not be published: it is counted, and the log tells of it now and then.
+    fn failed(&self, error: &dyn fmt::Display) {
+        self.writes.event(false);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failures.failed(Instant::now()) {
+            Some(count) => tracing::warn!(
+                %error,
+                count,
+                "Events cannot be published: what they tell is in the status of their objects, or in this log"
+            ),
+            None => tracing::debug!(%error, "an Event is not published"),
+        }
+    }
+}
+
+impl Failures {
+    /// One more; says how many there were when it is time to tell.
+    fn failed(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.told.is_some_and(|told| now < told + WARN) {
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+async fn publish(recorder: Recorder, mut waiting: mpsc::Receiver<Happening>, outcome: Outcome) {
     while let Some(happening) = waiting.recv().await {
         let event = Event {
             type_: if happening.warning {
@@ -87,13 +152,12 @@ async fn publish(recorder: Recorder, mut waiting: mpsc::Receiver<Happening>, wri
             },
             reason: happening.reason,
             note: Some(shortened(happening.note, MAX_NOTE)).filter(|note| !note.is_empty()),
-            action: happening.action.to_owned(),
-            secondary: None,
+            action: happening.action.into_owned(),
+            secondary: happening.related,
         };
-        let result = recorder.publish(&event, &happening.object).await;
-        writes.event(result.is_ok());
-        if let Err(error) = result {
-            tracing::debug!(%error, "an Event is not published");
+        match recorder.publish(&event, &happening.object).await {
+            Ok(()) => outcome.writes.event(true),
+            Err(error) => outcome.failed(&error),
         }
     }
 }
@@ -120,7 +184,9 @@ pub(crate) fn of_change(
             object: reference(key.kind(), metadata),
             warning,
             reason: condition.reason.clone(),
-            action: "UpdateStatus",
+            // Of its own for each condition: several that change at once are as many Events.
+            action: format!("Update{}", condition.type_).into(),
+            related: None,
             note,
         })
     });
@@ -160,22 +226,49 @@ fn reference(kind: &str, metadata: &ObjectMeta) -> ObjectReference {
 /// Tells of objects that cannot be decoded, while this replica leads. Their status cannot be
 /// written, since nobody knows what they are.
 pub(crate) async fn undecodable(
-    mut problems: Problems,
-    mut leadership: watch::Receiver<Leadership>,
+    problems: Problems,
+    leadership: watch::Receiver<Leadership>,
     teller: impl Teller,
 ) {
-    let mut told: BTreeSet<(Arc<str>, Arc<str>)> = BTreeSet::new();
+    tell_new(problems, leadership, teller, |problems| {
+        let of_objects = problems.iter().filter_map(|problem| {
+            let (kind, object) = (problem.kind.clone()?, problem.object.clone()?);
+            let happening = undecodable_object(&kind, &object, &problem.message);
+            Some(((kind, object), happening))
+        });
+        of_objects.collect()
+    })
+    .await;
+}
+
+/// Tells of agents that keep a Service from being given up, while this replica leads.
+pub(crate) async fn keeping(
+    keeping: watch::Receiver<Arc<BTreeSet<Keeping>>>,
+    leadership: watch::Receiver<Leadership>,
+    teller: impl Teller,
+) {
+    tell_new(keeping, leadership, teller, |keeping| {
+        let all = keeping.iter();
+        all.map(|one| (one.clone(), kept_address(one))).collect()
+    })
+    .await;
+}
+
+/// Tells of what is new in a state, each thing once for as long as it is there, while this replica leads.
+async fn tell_new<T, K: Ord>(
+    mut state: watch::Receiver<Arc<T>>,
+    mut leadership: watch::Receiver<Leadership>,
+    teller: impl Teller,
+    happenings: impl Fn(&T) -> Vec<(K, Happening)>,
+) {
+    let mut told: BTreeSet<K> = BTreeSet::new();
     loop {
-        let current = Arc::clone(&problems.borrow_and_update());
+        let current = Arc::clone(&state.borrow_and_update());
         if leadership.borrow_and_update().leading {
             let mut now = BTreeSet::new();
-            for problem in current.iter() {
-                let (Some(kind), Some(object)) = (&problem.kind, &problem.object) else {
-                    continue;
-                };
-                let key = (Arc::from(&**kind), Arc::from(&**object));
+            for (key, happening) in happenings(&current) {
                 if !told.contains(&key) {
-                    teller.tell(undecodable_object(kind, object, &problem.message));
+                    teller.tell(happening);
                 }
                 now.insert(key);
             }
@@ -184,9 +277,93 @@ pub(crate) async fn undecodable(
             told.clear();
         }
         tokio::select! {
-            changed = problems.changed() => if changed.is_err() { return },
+            changed = state.changed() => if changed.is_err() { return },
             changed = leadership.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+fn kept_address(kept: &Keeping) -> Happening {
+    let Keeping {
+        service,
+        uid,
+        addresses,
+        node,
+        agent,
+    } = kept;
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    let named = agent
+        .as_ref()
+        .map_or_else(|| "the agent".to_owned(), |agent| format!("agent {agent}"));
+    Happening {
+        object: core_object("Service", service, Some(uid.clone())),
+        warning: true,
+        reason: "AddressKept".to_owned(),
+        action: "Release".into(),
+        related: agent.as_ref().map(|agent| core_object("Pod", agent, None)),
+        note: format!(
+            "{} cannot be given up: {named} on node {node} does not say that it has let go; its log says what keeps it; delete its Pod, so that the next agent takes it out of the kernel",
+            addresses.join(" and ")
+        ),
+    }
+}
+
+/// What is wrong with an object of the system namespace that this process works with: each thing is told
+/// once.
+pub(crate) struct Faults {
+    kind: &'static str,
+    name: ObjectName,
+    teller: Option<Arc<dyn Teller>>,
+    told: Option<String>,
+}
+
+impl Faults {
+    pub(crate) fn of(kind: &'static str, name: ObjectName) -> Self {
+        Self {
+            kind,
+            name,
+            teller: None,
+            told: None,
+        }
+    }
+
+    /// Tells by this one from here on.
+    pub(crate) fn tell_by(&mut self, teller: Arc<dyn Teller>) {
+        self.teller = Some(teller);
+    }
+
+    /// This is wrong with it; it has this UID, if it is known.
+    pub(crate) fn found(&mut self, uid: Option<String>, note: String) {
+        if self.told.as_ref() == Some(&note) {
+            return;
+        }
+        if let Some(teller) = &self.teller {
+            teller.tell(Happening {
+                object: core_object(self.kind, &self.name, uid),
+                warning: true,
+                reason: "Unusable".to_owned(),
+                action: "Read".into(),
+                related: None,
+                note: note.clone(),
+            });
+        }
+        self.told = Some(note);
+    }
+
+    /// All is well with it.
+    pub(crate) fn none(&mut self) {
+        self.told = None;
+    }
+}
+
+fn core_object(kind: &str, name: &ObjectName, uid: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.name.as_ref().to_owned()),
+        namespace: Some(name.namespace.as_ref().to_owned()),
+        uid,
+        ..ObjectReference::default()
     }
 }
 
@@ -204,7 +381,8 @@ fn undecodable_object(kind: &str, object: &str, message: &str) -> Happening {
         object: reference(kind, &metadata),
         warning: true,
         reason: "Undecodable".to_owned(),
-        action: "Read",
+        action: "Read".into(),
+        related: None,
         note: format!("{kind} {object} {message}"),
     }
 }

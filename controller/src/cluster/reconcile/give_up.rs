@@ -107,6 +107,7 @@ impl Cluster {
 fn release(service: &Service, since: Timestamp) -> Release {
     let created = service.metadata.creation_timestamp.as_ref();
     Release {
+        uid: service.metadata.uid.clone().unwrap_or_default(),
         addresses: service::addresses(service).into_iter().collect(),
         // As if it had always been there.
         created: created.map_or(Timestamp::MIN, |time| time.0),

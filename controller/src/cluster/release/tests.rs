@@ -62,6 +62,7 @@ impl Scene {
     /// The Service, made at a time, is to be ours no more since another.
     fn release(&mut self, created: i64, since: i64) {
         let release = Release {
+            uid: "u".to_owned(),
             addresses: [address()].into(),
             created: minute(created),
             since: minute(since),
@@ -164,10 +165,18 @@ fn agents_are_asked_about_an_address_until_no_replica_can_name_it_any_more() {
 fn a_connected_agent_that_steers_is_waited_for_without_end() {
     let mut scene = Scene::new(1);
     scene.release(-500, 1);
-    assert_eq!(scene.at(1).free_at(), None);
+    assert!(!scene.at(1).is_free());
+    assert_eq!(scene.releases.keeping(), [].into(), "it had no time yet");
+    assert_eq!(scene.free_at(), None);
+    let keeping: Vec<_> = scene.releases.keeping().into_iter().collect();
+    assert_eq!(keeping.len(), 1, "{keeping:?}");
+    assert_eq!(&*keeping[0].node, "n0001");
+    assert_eq!(keeping[0].agent, Some(scene.agents[0].pod.clone()));
     assert!(!scene.at(100_000).is_free());
+    assert_eq!(scene.releases.keeping().len(), 1);
     scene.says(1, true);
     assert!(scene.is_free());
+    assert_eq!(scene.releases.keeping(), [].into());
 }
 
 /// Each row: what happens after the release in minute 1, and from which minute on the address is
