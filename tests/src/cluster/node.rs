@@ -23,6 +23,8 @@ const CAPABILITIES: &str = "-all,+bpf,+net_admin,+perfmon";
 pub struct AgentOptions {
     /// Any further flags.
     pub flags: Vec<String>,
+    /// What it is allowed, as setpriv writes it, if not what it takes to steer.
+    pub capabilities: Option<&'static str>,
 }
 
 /// A node, with what runs on it.
@@ -158,7 +160,7 @@ impl Node {
         bpffs::mount()?;
         let mut command = self.agent_place.command("setpriv");
         for flag in ["--bounding-set", "--inh-caps"] {
-            command.args([flag, CAPABILITIES]);
+            command.args([flag, options.capabilities.unwrap_or(CAPABILITIES)]);
         }
         command.arg("--no-new-privs").arg(tools::agent()?);
         for (flag, value) in [

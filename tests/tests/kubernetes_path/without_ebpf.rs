@@ -1,0 +1,177 @@
+//! An agent that is not to use eBPF serves by the Service path alone, at listeners of its own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clusterlink_tests::cluster::{AgentOptions, Node, PATIENCE, Workload, imported};
+use clusterlink_tests::manifests::{everything, matching, privileged_policy};
+use clusterlink_tests::traffic::{Server, any};
+use clusterlink_tests::wait::{wait_for, wait_until};
+use clusterlink_tests::world::{NAMESPACE, Verdict, verdict, wait_verdict};
+use clusterlink_tests::{Host, story};
+use serde_json::Value;
+
+use super::{SOON, World};
+
+const SERVED: [Verdict; 1] = [Verdict::Served];
+
+/// The cluster `west`, whose agent is without eBPF, and a pod of a node that has no agent.
+struct Scenery {
+    world: World,
+    client: Workload,
+    /// The target port of the import, at the node with the agent.
+    target: SocketAddr,
+}
+
+#[test]
+fn an_agent_without_ebpf_serves_by_the_service_path_alone() -> Result<()> {
+    story("kubernetes-without-ebpf", |scene| {
+        let mut world = World::new(scene)?;
+        world.allow_all()?;
+        world.west.node.start_proxy(&world.west.cluster)?;
+        let mut bare = Node::join(&world.west.cluster, &scene.host("bare")?)?;
+        bare.start_proxy(&world.west.cluster)?;
+        let client = Workload::start(&world.west.cluster, &bare, NAMESPACE, "cart", |pod| pod)?;
+        let what = "the kernel hands over what kube-proxy sends";
+        wait_verdict(what, PATIENCE, &client, world.address, &SERVED)?;
+        let target = SocketAddr::new(world.west.node.host().ipv4(), leased(&world)?);
+        let mut scenery = Scenery {
+            world,
+            client,
+            target,
+        };
+        scenery.port_in_use().context("a port in use")?;
+        scenery.verdicts().context("verdicts")?;
+        scenery.lease().context("a lease that ends")?;
+        scenery.stop().context("the end")
+    })
+}
+
+/// The target port in the status of the import.
+fn leased(world: &World) -> Result<u16> {
+    let plane = &world.west.cluster.plane;
+    let import = plane.get(&["import", "web", "-n", NAMESPACE])?;
+    let port = import["status"]["targetPort"].as_u64();
+    Ok(u16::try_from(port.context("no targetPort")?)?)
+}
+
+impl Scenery {
+    fn host(&self) -> &Host {
+        self.world.west.node.host()
+    }
+
+    /// What the agent says is wrong with this target port, one for each address of the node.
+    fn problems(&self) -> Result<Vec<String>> {
+        let status = self.world.west.node.status()?;
+        let all = status["problems"].as_array().into_iter().flatten();
+        let messages = all.filter_map(|one| Some(one["message"].as_str()?.to_owned()));
+        let port = format!(":{}", self.target.port());
+        Ok(messages.filter(|text| text.contains(&port)).collect())
+    }
+
+    /// While an agent is away somebody takes its port; the next one is without eBPF.
+    fn port_in_use(&mut self) -> Result<()> {
+        self.world.west.node.kill_agent()?;
+        let mut other = Server::start(self.host(), "decoy", any(self.target.port()), &[])?;
+        let options = AgentOptions {
+            flags: ["--ebpf", "off"].map(str::to_owned).into(),
+            capabilities: Some("-all,+net_admin"),
+        };
+        let west = &mut self.world.west;
+        ensure!(west.node.bpf_dir().exists(), "a kill leaves pins");
+        west.node.run_agent(&west.cluster, &options)?;
+        west.node.wait_ready()?;
+        ensure!(!west.node.bpf_dir().exists(), "pins are in force");
+        let steering = &west.node.status()?["steering"];
+        let reason = steering["reason"].as_str().unwrap_or_default();
+        ensure!(
+            steering["on"] == false && reason.contains("--ebpf off"),
+            "{steering}"
+        );
+
+        wait_until("it is said which port is in use", PATIENCE, || {
+            let named = self.problems()?;
+            Ok((named.len() == 2).then_some(()))
+        })?;
+        for problem in self.problems()? {
+            let expected = format!("Import {NAMESPACE}/web: ");
+            ensure!(problem.starts_with(&expected), "{problem}");
+        }
+        other.process.kill9()?;
+        wait_for("the port is the agent's again", PATIENCE, || {
+            Ok(self.problems()?.is_empty())
+        })?;
+        ensure!(other.accepted()? == 0, "the other one was reached");
+        Ok(())
+    }
+
+    /// A pod of another node and the node's own process have the verdicts that they always have.
+    fn verdicts(&self) -> Result<()> {
+        let Scenery { world, client, .. } = self;
+        let west = &world.west;
+        let ipv6 = west.cluster.import_address_of(NAMESPACE, "web", true)?;
+        for address in [world.address, ipv6] {
+            wait_verdict("by kube-proxy", PATIENCE, client, address, &SERVED)?;
+        }
+        let own = verdict(self.host(), self.target)?;
+        ensure!(own == Verdict::Served, "the node's own process saw {own:?}");
+        // kube-proxy masquerades it, so that nobody knows any more who it is.
+        let by_proxy = verdict(self.host(), world.address)?;
+        ensure!(by_proxy == Verdict::Reset, "by kube-proxy: {by_proxy:?}");
+        self.flow_of("pod shop/cart")?;
+        self.flow_of("host")?;
+
+        let pods = matching("client.clusterlink.net/namespace", NAMESPACE);
+        let deny = privileged_policy("lockdown", "deny", &pods, &everything());
+        west.apply("lockdown.yaml", &[deny])?;
+        let reset = [Verdict::Reset];
+        wait_verdict("pods are denied", SOON, client, world.address, &reset)?;
+        let own = verdict(self.host(), self.target)?;
+        ensure!(own == Verdict::Served, "the node's own process saw {own:?}");
+        west.withdraw("lockdown.yaml")?;
+        wait_verdict("the deny is gone", SOON, client, world.address, &SERVED).map(drop)
+    }
+
+    fn flow_of(&self, client: &str) -> Result<()> {
+        wait_until(&format!("a flow of {client}"), PATIENCE, || {
+            let flows = self.world.west.node.flows_json()?;
+            let mut recent = flows["recent"].as_array().into_iter().flatten();
+            if recent.any(|flow| flow["client"] == client) {
+                return Ok(Some(()));
+            }
+            bail!("{flows:#}")
+        })
+    }
+
+    /// A port is closed when its import goes, and free for the next one.
+    fn lease(&self) -> Result<()> {
+        let Scenery { world, client, .. } = self;
+        let west = &world.west;
+        let (plane, refused) = (&west.cluster.plane, [Verdict::Refused]);
+        west.withdraw("import-web.yaml")?;
+        wait_verdict("it is closed", SOON, self.host(), self.target, &refused)?;
+        wait_for("the Service is gone", PATIENCE, || {
+            Ok(!plane.exists(&["service", "web", "-n", NAMESPACE])?)
+        })?;
+        let mut again: Value = imported("web", &["east"]);
+        again["spec"]["targetPort"] = self.target.port().into();
+        west.apply("import-web.yaml", &[again])?;
+        let condition = "ImportTargetPortValid";
+        (west.cluster).wait_condition("import", NAMESPACE, "web", condition, "True")?;
+        let address = west.cluster.import_address(NAMESPACE, "web")?;
+        wait_verdict("it is served again", PATIENCE, client, address, &SERVED).map(drop)
+    }
+
+    /// An orderly stop leaves nobody listening, and no pins.
+    fn stop(&mut self) -> Result<()> {
+        let agent = self.world.west.node.agent.as_mut().context("no agent")?;
+        // It hands over for 2.5 s, and open connections have 20 s.
+        let status = agent.stop(Duration::from_secs(30))?;
+        ensure!(status.success(), "{status}: {}", agent.log_tail());
+        let seen = verdict(self.host(), self.target)?;
+        ensure!(seen == Verdict::Refused, "{seen:?}");
+        ensure!(!self.world.west.node.bpf_dir().exists(), "it left pins");
+        Ok(())
+    }
+}
