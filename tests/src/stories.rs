@@ -5,10 +5,13 @@
 //! workloads of the importing one. It takes away again what it has applied, so that the next story
 //! can be told on the same stage.
 
+pub mod bodies;
 pub mod ends;
+pub mod identity;
 pub mod idle;
 pub mod live;
 pub mod policy;
+pub mod transfers;
 pub mod transport;
 
 mod clusters;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clusterlink_tests::peer::PORT;
-use clusterlink_tests::report::{End, Exchange, ServerEvent};
-use clusterlink_tests::traffic::{Client, Decoys, Server, any, datagram};
+use clusterlink_tests::stories::Stage as _;
+use clusterlink_tests::stories::bodies::{Bodies, Flowing};
+use clusterlink_tests::traffic::{Client, Decoys, any, datagram};
 use clusterlink_tests::wait::wait_for;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, verdict, wait_verdict};
-use clusterlink_tests::{Place, Pod, Scene, story};
+use clusterlink_tests::{Place, story};
 use nix::errno::Errno;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,105 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The port of the gateway's steering listener.
 const STEERING: u16 = 4440;
 
-fn shared(scene: &Scene, mode: &str) -> Result<(World, Pod, Server, SocketAddr)> {
-    let world = World::new(scene, &["east"])?;
-    world.allow_all()?;
-    let client = world.workload("client", |pod| pod)?;
-    let server = Server::start(world.east().host(), mode, any(0), &[])?;
-    let backend = SocketAddr::new(world.east().host().ipv4(), server.address.port());
-    world.export(world.east(), "web", 80, backend)?;
-    let address = world.import("web", 80, "static", &["east"])?;
-    if mode == "flood" {
-        wait_for("the flood reaches the client", SOON, || {
-            let some = Client::to(address).set("--receive", 1).flag("--keep-open");
-            Ok(some.once(&client)?.received.bytes > 0)
-        })?;
-    } else {
-        wait_verdict(
-            "the import works",
-            SOON,
-            &client,
-            address,
-            &[Verdict::Served],
-        )?;
-    }
-    Ok((world, client, server, address))
-}
-
-/// Kills a gateway in the middle of bodies; nobody may take that for an end. Each direction has a
-/// server of its own, because a socket reports its reset once: to whoever reads or writes next.
+/// Kills a gateway in the middle of bodies.
 fn killed(name: &str, importing: bool) -> Result<()> {
-    for (mode, counter) in [("flood", "bytesReceived"), ("sink", "bytesSent")] {
-        story(&format!("{name}-{mode}"), |scene| {
-            let (mut world, client, server, address) = shared(scene, mode)?;
-            let before = server.accepted()? as u64;
-            let transfers = Client::to(address).count(8).parallel(8);
-            let transfers = if mode == "flood" {
-                transfers.flag("--keep-open")
-            } else {
-                transfers.flag("--forever").flag("--single")
-            };
-            let mut running = transfers.start(&client)?;
-            wait_for("all 8 transfers flow", PATIENCE, || {
-                let flows = world.west.flows()?;
-                let live = flows["live"].as_array().map_or(0, |live| {
-                    let flowing = live
-                        .iter()
-                        .filter(|one| one[counter].as_u64() > Some(100_000));
-                    flowing.count()
-                });
-                Ok(live == 8)
-            })?;
-            if importing {
-                world.west.kill9()?;
-            } else {
-                world.exporters[0].kill9()?;
-            }
-            running.wait(PATIENCE)?;
-            let all: Vec<Exchange> = running.reports()?;
-            ensure!(all.len() == 8, "{} of 8 clients reported", all.len());
-            for one in &all {
-                // Of a flood the client has sent nothing, and ended nothing.
-                let ends = if mode == "flood" {
-                    vec![one.receive_end]
-                } else {
-                    vec![one.receive_end, one.send_end]
-                };
-                ensure!(
-                    ends.iter().all(|end| end.is_reset()),
-                    "the client saw {ends:?} and no reset"
-                );
-            }
-            wait_for("the server sees 8 resets", PATIENCE, || {
-                let ends = server
-                    .events()?
-                    .into_iter()
-                    .filter_map(|event| match event {
-                        ServerEvent::Closed {
-                            connection,
-                            receive_end,
-                            send_end,
-                            ..
-                        } if connection >= before => {
-                            // Of a flood the server has received nothing, and waited for nothing.
-                            Some(if mode == "flood" {
-                                send_end
-                            } else {
-                                receive_end
-                            })
-                        }
-                        _ => None,
-                    });
-                let ends: Vec<End> = ends.collect();
-                ensure!(
-                    ends.iter().all(|end| end.is_reset()),
-                    "the server saw {ends:?}"
-                );
-                Ok(ends.len() == 8)
-            })
-        })?;
-    }
-    Ok(())
+    story(name, |scene| {
+        let mut world = World::new(scene, &["east"])?;
+        world.allow_all()?;
+        let bodies = Bodies::new(&world)?;
+        let flowing = bodies.flow(&world.west, 8)?;
+        let killed = if importing {
+            &mut world.west
+        } else {
+            &mut world.exporters[0]
+        };
+        killed.kill9()?;
+        flowing.into_iter().try_for_each(Flowing::are_reset)
+    })
 }
 
 #[test]
@@ -163,8 +80,13 @@ fn after_a_kill_nothing_goes_astray_and_a_restart_brings_all_back() -> Result<()
     /// What clients, gateways and other peers connect to, and a port that is not imported.
     const PORTS: [u16; 4] = [80, 81, STEERING, PORT];
     story("killed-decoys", |scene| {
-        let (mut world, client, server, v4) = shared(scene, "name")?;
-        let v6 = world.west.import_address(NAMESPACE, "web", true)?;
+        let mut world = World::new(scene, &["east"])?;
+        world.allow_all()?;
+        let client = world.workload("client", |pod| pod)?;
+        let web = world.share("web", "name", &[])?;
+        let (v4, v6, server) = (web.address, web.ipv6, &web.server);
+        let what = "the import works";
+        wait_verdict(what, SOON, &client, v4, &[Verdict::Served])?;
         let (SocketAddr::V4(plain), served) = (v4, server.accepted()?) else {
             anyhow::bail!("{v4} is not of IPv4")
         };
