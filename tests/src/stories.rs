@@ -5,8 +5,10 @@
 //! workloads of the importing one. It takes away again what it has applied, so that the next story
 //! can be told on the same stage.
 
+pub mod balancing;
 pub mod bodies;
 pub mod ends;
+pub mod failover;
 pub mod identity;
 pub mod idle;
 pub mod live;

@@ -2,7 +2,11 @@
 //! changes while connections are made; steered and by kube-proxy.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+#[path = "kubernetes_sources/balance.rs"]
+mod balance;
+#[path = "kubernetes_sources/causes.rs"]
+mod causes;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -28,7 +32,8 @@ struct Fleet {
     north: Peer,
     bare: Node,
     east_web: Workload,
-    _servers: [Server; 2],
+    east_server: Server,
+    north_server: Server,
 }
 
 impl Fleet {
@@ -60,7 +65,8 @@ impl Fleet {
             north,
             bare,
             east_web,
-            _servers: [east_server, north_server],
+            east_server,
+            north_server,
         };
         fleet.wait_reachable()?;
         Ok(fleet)
@@ -125,7 +131,8 @@ fn pods_are_served_by_the_sources_that_kubectl_has_named_and_that_are_there() ->
         let web = west.cluster.import_address(NAMESPACE, "web")?;
         clients.hear("at first", PATIENCE, web, "east")?;
         changes(&fleet, &clients, web).context("changes")?;
-        round_robin(&fleet, &clients, web).context("round-robin")?;
+        balance::told(&fleet, &clients, web).context("balancing")?;
+        causes::told(&fleet, &clients).context("causes of failover")?;
         failover(&mut fleet, &clients, web).context("failover")?;
         import_that_goes(&fleet).context("an Import that goes")
     })
@@ -171,30 +178,6 @@ fn changes(fleet: &Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
     west.cluster.know(&[("east", east.node.address())])?;
     clients.hear("a Peer that is mended", PATIENCE, web, "east")?;
     fleet.wait_reachable()
-}
-
-/// Both peers get equal shares of the connections of both paths.
-fn round_robin(fleet: &Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
-    let west = &fleet.pair.west;
-    west.import("web", "round-robin", &["east", "north"])?;
-    for (path, client) in &clients.0 {
-        let counts = wait_until("both peers answer in turn", PATIENCE, || {
-            let all = Client::to(web).count(101).parallel(4).run(client)?;
-            let failed = all.iter().find(|one| !one.succeeded());
-            ensure!(failed.is_none(), "a connection failed: {failed:?}");
-            let mut counts = BTreeMap::<String, u64>::new();
-            for one in all {
-                *counts.entry(one.text).or_default() += 1;
-            }
-            // The scheme was another one until a moment ago.
-            Ok((counts.len() == 2).then_some(counts))
-        })?;
-        eprintln!("{path}: {counts:?}");
-        let (most, least) = (counts.values().max(), counts.values().min());
-        let apart = most.zip(least).map(|(most, least)| most - least);
-        ensure!(apart == Some(1), "{path}: {counts:?}");
-    }
-    Ok(())
 }
 
 /// The gateway of `east` is killed under clients that loop, and under connections that hold.

@@ -5,9 +5,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clusterlink_tests::manifests::{endpoint_slice, export, import, service, source};
-use clusterlink_tests::traffic::{Client, Server};
+use clusterlink_tests::stories::failover;
+use clusterlink_tests::traffic::Server;
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, wait_verdict};
 use clusterlink_tests::{Peer, Pod, Scene, story};
@@ -79,39 +80,10 @@ impl Two {
         Ok(address)
     }
 
-    /// The very first connection is served by `north`, with what the client said first, and so are
-    /// more after it. Gives what the flow log says of the sources that the first one tried before.
+    /// What the first connection tried before it was served by `north`.
     fn served_by_north(&self, address: SocketAddr) -> Result<Vec<String>> {
-        let first = Client::to(address).say("hello").once(&self.client)?;
-        ensure!(first.succeeded() && first.text == "north", "{first:?}");
-        let tried = wait_until("the connection is in the flow log", SOON, || {
-            let flows = self.world.west.flows()?;
-            let flow = &flows["recent"][0];
-            if flow["reason"] != "completed" || flow["peer"] != "north" {
-                bail!("{flows:#}");
-            }
-            let attempts = flow["attempts"].as_array().context("no attempts")?;
-            let text = |attempt: &Value, key: &str| attempt[key].as_str().map(str::to_owned);
-            let tried = attempts.iter().map(|attempt| {
-                let (peer, outcome) = (text(attempt, "peer"), text(attempt, "outcome"));
-                format!(
-                    "{}: {}",
-                    peer.unwrap_or_default(),
-                    outcome.unwrap_or_default()
-                )
-            });
-            Ok(Some(tried.collect()))
-        })?;
-        let all = Client::to(address)
-            .say("hello")
-            .count(20)
-            .parallel(4)
-            .run(&self.client)?;
-        for one in &all {
-            ensure!(one.succeeded() && one.text == "north", "{one:?}");
-        }
-        ensure!(all.len() == 20, "{} of 20 connections", all.len());
-        Ok(tried)
+        let west = &self.world.west;
+        failover::the_first_connection_is_served_by("north", west, &self.client, ("web", address))
     }
 
     /// East is tried within the first connection, to no avail, for this cause.
@@ -215,22 +187,13 @@ fn the_first_has_no_peer_object() -> Result<()> {
         );
         west.apply("lost.yaml", &[import])?;
         let address = west.import_address(NAMESPACE, "lost", false)?;
-        let client = west.host().pod("other")?;
-        let refused = [Verdict::Refused];
-        wait_verdict("nothing is left", SOON, &client, address, &refused)?;
-        wait_until(
-            "the cause is in the flow log",
-            Duration::from_secs(5),
-            || {
-                let flows = west.flows()?;
-                let recent = flows["recent"].as_array().context("no flows")?;
-                let lost = recent.iter().find(|flow| flow["import"]["name"] == "lost");
-                let outcome = lost.map(|flow| &flow["attempts"][0]["outcome"]);
-                match outcome.and_then(Value::as_str) {
-                    Some("no Peer object nowhere") => Ok(Some(())),
-                    _ => bail!("{flows:#}"),
-                }
-            },
-        )
+        let (client, refused) = (&two.client, [Verdict::Refused]);
+        wait_verdict("nothing is left", SOON, client, address, &refused)?;
+        let patience = Duration::from_secs(5);
+        wait_until("the cause is in the flow log", patience, || {
+            let tried = failover::tried(&failover::first_flow(west, client, "lost")?);
+            ensure!(tried == ["nowhere: no Peer object nowhere"], "{tried:?}");
+            Ok(Some(()))
+        })
     })
 }

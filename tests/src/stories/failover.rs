@@ -1,0 +1,64 @@
+//! A source that cannot serve is followed by the next one within the same connection.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use super::Side;
+use crate::pod::Pod;
+use crate::traffic::Client;
+use crate::wait::wait_until;
+
+/// How soon a connection has to be in the flow log.
+const LOGGED: Duration = Duration::from_secs(2);
+
+/// The very first connection of a client to an Import is served by a peer, with what the client said
+/// first, and so are more after it. Gives what the flow log of `west` says of the sources that were
+/// tried before that peer in the first one, each as `peer: why it did not serve`.
+pub fn the_first_connection_is_served_by(
+    peer: &str,
+    west: &dyn Side,
+    client: &Pod,
+    (import, target): (&str, SocketAddr),
+) -> Result<Vec<String>> {
+    let hello = Client::to(target).say("hello");
+    let first = hello.once(client)?;
+    ensure!(first.succeeded() && first.text == peer, "{first:?}");
+    let tried = wait_until("the connection is in the flow log", LOGGED, || {
+        let flow = first_flow(west, client, import)?;
+        if flow["reason"] != "completed" || flow["peer"] != peer {
+            bail!("{flow:#}");
+        }
+        Ok(Some(tried(&flow)))
+    })?;
+    let all = hello.count(20).parallel(4).run(client)?;
+    for one in &all {
+        ensure!(one.succeeded() && one.text == peer, "{one:?}");
+    }
+    ensure!(all.len() == 20, "{} of 20 connections", all.len());
+    Ok(tried)
+}
+
+/// The oldest flow of a client to an Import that has ended.
+pub fn first_flow(west: &dyn Side, client: &Pod, import: &str) -> Result<Value> {
+    let flows = west.flows()?;
+    let pod = format!("/{}", client.pod_name());
+    let is = |flow: &&Value| {
+        let client = flow["client"].as_str().unwrap_or_default();
+        flow["import"]["name"] == import && client.ends_with(&pod)
+    };
+    let recent = flows["recent"].as_array().context("no recent flows")?;
+    let found = recent.iter().find(is).cloned();
+    found.with_context(|| format!("{flows:#}"))
+}
+
+/// What a flow says of the sources that did not serve it, each as `peer: why`.
+pub fn tried(flow: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let attempts = flow["attempts"].as_array().into_iter().flatten();
+    attempts
+        .map(|one| format!("{}: {}", text(&one["peer"]), text(&one["outcome"])))
+        .collect()
+}
