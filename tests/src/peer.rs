@@ -218,6 +218,16 @@ impl Peer {
         self.apply_text(file, &documents.join("---\n"))
     }
 
+    /// What [`Peer::apply`] has put into a file.
+    pub fn read(&self, file: &str) -> Result<Vec<Value>> {
+        let path = self.manifests().join(file);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let documents = text.split("---\n").map(serde_json::from_str);
+        let all: Result<_, _> = documents.collect();
+        all.with_context(|| format!("{} is no JSON", path.display()))
+    }
+
     /// [`Peer::apply`] for text of any kind.
     pub fn apply_text(&self, file: &str, content: &str) -> Result<()> {
         let path = self.manifests().join(file);

@@ -7,6 +7,7 @@
 
 pub mod balancing;
 pub mod bodies;
+pub mod changes;
 pub mod ends;
 pub mod failover;
 pub mod identity;
@@ -45,6 +46,10 @@ pub trait Side: Debug {
     /// Takes away what was applied under that name.
     fn withdraw(&self, file: &str) -> Result<()>;
 
+    /// Gives an object another value of its only label, or takes the label away. A Peer without
+    /// labels in its object has those that it says of itself.
+    fn label(&self, object: Labelled<'_>, key: &str, value: Option<&str>) -> Result<()>;
+
     /// What `clusterlink flows -o json` says at its gateway.
     fn flows(&self) -> Result<Value>;
 
@@ -66,6 +71,18 @@ pub trait Side: Debug {
 
 /// How long it may take until what is shared is served, where that is not what is looked at.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// An object with labels that policies select by. All but a Peer are in [`NAMESPACE`].
+#[derive(Clone, Copy, Debug)]
+pub enum Labelled<'a> {
+    /// What [`Stage::share`] has exported under this name.
+    Export(&'a str),
+    /// What [`Stage::share`] has imported under this name.
+    Import(&'a str),
+    /// The Peer of this name, whose labels are in its `spec`.
+    Peer(&'a str),
+    /// The Pod of a [`Stage::workload`].
+    Workload(&'a Pod),
+}
 
 /// A service that `east` exports and `west` imports.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clusterlink_tests::cluster::{Node, Pair};
-use clusterlink_tests::manifests::{everything, matching, privileged_policy, with_label};
+use clusterlink_tests::manifests::{everything, privileged_policy};
 use clusterlink_tests::stories::live::Live;
-use clusterlink_tests::stories::{Clusters, Share, Stage, policy};
+use clusterlink_tests::stories::{Clusters, Share, Stage, changes, policy};
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, verdict, wait_verdict};
 use clusterlink_tests::{Fabric, story};
@@ -34,7 +34,7 @@ fn policies_of_two_clusters_decide_about_steered_pods_and_those_that_come_by_kub
             let host = pair.west.node.host();
             policy::the_hosts_own_process_has_the_peers_attributes_only(&steered, host, web.address)
         })?;
-        changed("steered", &pair, &steered)?;
+        changed("steered", &steered)?;
 
         let mut node = Node::join(&pair.west.cluster, &scene.host("bare")?)?;
         node.start_proxy(&pair.west.cluster)?;
@@ -54,7 +54,7 @@ fn policies_of_two_clusters_decide_about_steered_pods_and_those_that_come_by_kub
             "the node's own process saw {seen:?}"
         );
         bare.allow_nothing()?;
-        changed("by the Service path", &pair, &bare)
+        changed("by the Service path", &bare)
     })
 }
 
@@ -103,50 +103,33 @@ fn told(path: &str, stage: &impl Stage, web: &Share) -> Result<()> {
     })
 }
 
-/// A policy and a pod's label that change cut what is denied from then on.
-fn changed(path: &str, pair: &Pair, stage: &impl Stage) -> Result<()> {
+/// A policy that comes and labels that change cut what is denied from then on.
+fn changed(path: &str, stage: &impl Stage) -> Result<()> {
     let mut echo = stage.share("echo", "echo", &[])?;
-    let cart = |pod| with_label(pod, "app", "cart");
-    let client = stage.workload("changed", cart)?;
+    let client = stage.workload("changed", |pod| pod)?;
     stage.allow_all()?;
     let west = stage.west();
     let served = [Verdict::Served];
     stage.sees("all is allowed", &client, echo.address, &served)?;
-
-    let till = matching("client.clusterlink.net/labels.app", "till");
-    let rows = [("a policy", everything()), ("a pod's label", till)];
-    for (what, denied) in rows {
-        let deny = [privileged_policy(
-            "lockdown",
-            "deny",
-            &denied,
-            &everything(),
-        )];
-        if what == "a pod's label" {
-            west.apply("lockdown.yaml", &deny)?;
-        }
-        let live = Live::connect(west, &client, &echo)?;
-        let start = if what == "a policy" {
-            west.apply("lockdown.yaml", &deny)?;
-            Instant::now()
-        } else {
-            let arguments = ["label", "pod", client.pod_name(), "-n", NAMESPACE];
-            let plane = &pair.west.cluster.plane;
-            plane.run(&[&arguments[..], &["app=till", "--overwrite"]].concat())?;
-            Instant::now()
-        };
-        let refused = [stage.refused()];
-        wait_verdict(what, SOON, &client, echo.address, &refused)?;
-        let seen = start.elapsed();
-        let [at_client, at_server] = live.cut(&mut echo, start).context(what)?;
-        eprintln!(
-            "{path}: {what}: new connections {seen:.2?}, client cut {at_client:.2?}, server cut {at_server:.2?}"
-        );
-        ensure!(at_client.max(at_server) < SOON, "{path}: {what}: too late");
-        west.withdraw("lockdown.yaml")?;
-        stage.sees("the deny is gone", &client, echo.address, &served)?;
-    }
-    stage.allow_nothing()
+    let live = Live::connect(west, &client, &echo)?;
+    let all = everything();
+    let deny = [privileged_policy("lockdown", "deny", &all, &all)];
+    west.apply("lockdown.yaml", &deny)?;
+    let start = Instant::now();
+    let refused = [stage.refused()];
+    wait_verdict("a policy", SOON, &client, echo.address, &refused)?;
+    let seen = start.elapsed();
+    let [at_client, at_server] = live.cut(&mut echo, start)?;
+    eprintln!(
+        "{path}: a policy: new connections {seen:.2?}, client cut {at_client:.2?}, server cut {at_server:.2?}"
+    );
+    ensure!(at_client.max(at_server) < SOON, "{path}: too late");
+    west.withdraw("lockdown.yaml")?;
+    stage.sees("the deny is gone", &client, echo.address, &served)?;
+    stage.allow_nothing()?;
+    step(&format!("{path}: labels"), || {
+        changes::labels_of_everything_are_judged_as_they_change(stage)
+    })
 }
 
 fn step<T>(what: &str, tell: impl FnOnce() -> Result<T>) -> Result<T> {

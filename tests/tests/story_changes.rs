@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clusterlink_tests::manifests::{
-    self, allow_all, endpoint_slice, everything, export, matching, privileged_policy, service,
-    source, with_label, with_scheme,
+    self, allow_all, endpoint_slice, everything, privileged_policy, service, source, with_label,
+    with_scheme,
 };
 use clusterlink_tests::report::{Exchange, ServerEvent};
+use clusterlink_tests::stories::changes;
 use clusterlink_tests::traffic::{Client, Server};
 use clusterlink_tests::wait::{wait_for, wait_until};
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, wait_verdict};
 use clusterlink_tests::{Peer, PeerOptions, Pod, Process, Scene, story};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How soon a live connection that may no longer be has to end, at both ends.
 const CUT: Duration = Duration::from_secs(2);
@@ -225,134 +226,10 @@ fn a_policy_that_comes_cuts_what_it_denies() -> Result<()> {
 }
 
 #[test]
-fn labels_of_a_workload_that_change_are_judged_at_both_peers() -> Result<()> {
+fn labels_of_everything_are_judged_at_both_peers_as_they_change() -> Result<()> {
     story("changes-labels", |scene| {
-        let mut stage = stage(scene, &[])?;
-        let till = matching("client.clusterlink.net/labels.app", "till");
-        let cgroup = stage.client.cgroup_annotation()?;
-        let pod = manifests::pod(NAMESPACE, "client", &cgroup);
-        let labelled = |app| [with_label(pod.clone(), "app", app)];
-        let rows = [
-            (
-                "importing",
-                [Verdict::Refused].as_slice(),
-                ["denied", "peer-reset"],
-            ),
-            ("exporting", &REFUSED_BY_THE_OTHER, ["peer-reset", "denied"]),
-        ];
-        for (side, wanted, reasons) in rows {
-            let judge = if side == "importing" {
-                &stage.world.west
-            } else {
-                stage.world.east()
-            };
-            judge.apply("deny.yaml", &deny(&till, &everything()))?;
-            stage.served("with a deny of other labels")?;
-            stage.cut_by(
-                &format!("a workload's label that the {side} peer denies"),
-                wanted,
-                reasons,
-                |world| world.west.apply("pod-client.yaml", &labelled("till")),
-            )?;
-            // One after the other, so that what is seen tells of each.
-            let judge = if side == "importing" {
-                &stage.world.west
-            } else {
-                stage.world.east()
-            };
-            judge.delete("deny.yaml")?;
-            stage.served("without the deny")?;
-            let west = &stage.world.west;
-            west.apply("pod-client.yaml", &labelled("cart"))?;
-        }
-        Ok(())
-    })
-}
-
-#[test]
-fn labels_of_exports_imports_and_peers_that_change_are_judged_too() -> Result<()> {
-    story("changes-object-labels", |scene| {
-        let mut stage = stage(scene, &[])?;
-        let secret = matching("export.clusterlink.net/labels.tier", "secret");
-        let shared = |labelled: bool| {
-            let export = export(NAMESPACE, "web", 80);
-            let export = if labelled {
-                with_label(export, "tier", "secret")
-            } else {
-                export
-            };
-            let east = stage.world.east();
-            let endpoints = [east.host().ipv4()];
-            let slice = endpoint_slice(NAMESPACE, "web", &endpoints, stage.server.address.port());
-            [service(NAMESPACE, "web", 80), slice, export]
-        };
-        let (plain, labelled) = (shared(false), shared(true));
-        stage
-            .world
-            .east()
-            .apply("deny.yaml", &deny(&everything(), &secret))?;
-        stage.served("with a deny of exports with a label")?;
-        stage.cut_by(
-            "a label of the Export",
-            &REFUSED_BY_THE_OTHER,
-            ["peer-reset", "denied"],
-            |world| world.east().apply("web.yaml", &labelled),
-        )?;
-        stage.world.east().apply("web.yaml", &plain)?;
-        stage.served("without the Export's label")?;
-        stage.world.east().delete("deny.yaml")?;
-
-        let import = manifests::import(NAMESPACE, "web", 80, &[source("east", NAMESPACE, "web")]);
-        stage
-            .world
-            .west
-            .apply("deny.yaml", &deny(&everything(), &secret))?;
-        stage.cut_by(
-            "a label of the Import",
-            &[Verdict::Refused],
-            ["denied", "peer-reset"],
-            |world| {
-                let labelled = with_label(import.clone(), "tier", "secret");
-                world.west.apply("web.yaml", &[labelled])
-            },
-        )?;
-        stage.world.west.apply("web.yaml", &[import])?;
-        stage.served("without the Import's label")?;
-        stage.world.west.delete("deny.yaml")?;
-
-        let abroad = matching("peer.clusterlink.net/labels.zone", "abroad");
-        let labelled = |mut peer: Value| {
-            peer["spec"]["labels"] = json!({"zone": "abroad"});
-            [peer]
-        };
-        let caller = manifests::peer("west", &[]);
-        stage
-            .world
-            .east()
-            .apply("deny.yaml", &deny(&abroad, &everything()))?;
-        stage.cut_by(
-            "a label of the calling Peer",
-            &REFUSED_BY_THE_OTHER,
-            ["peer-reset", "denied"],
-            |world| world.east().apply("peers.yaml", &labelled(caller.clone())),
-        )?;
-        stage.world.east().apply("peers.yaml", &[caller])?;
-        stage.served("without the caller's label")?;
-        stage.world.east().delete("deny.yaml")?;
-
-        let called = manifests::peer("east", &[stage.world.east().address()]);
-        stage
-            .world
-            .west
-            .apply("deny.yaml", &deny(&everything(), &abroad))?;
-        stage.cut_by(
-            "a label of the called Peer",
-            &[Verdict::Refused],
-            ["denied", "peer-reset"],
-            |world| world.west.apply("peers.yaml", &labelled(called.clone())),
-        )?;
-        stage.world.west.apply("peers.yaml", &[called])?;
-        stage.served("without the called peer's label")
+        let world = World::new(scene, &["east"])?;
+        changes::labels_of_everything_are_judged_as_they_change(&world)
     })
 }
 

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Share, Side, Stage};
-use crate::cluster::{Node, Pair, Site, Workload};
+use super::{Labelled, Share, Side, Stage};
+use crate::cluster::{Node, Pair, SYSTEM, Site, Workload};
 use crate::host::Host;
 use crate::pod::Pod;
 use crate::traffic::{Server, any};
@@ -66,6 +66,27 @@ impl Side for Site {
 
     fn withdraw(&self, file: &str) -> Result<()> {
         self.withdraw(file)
+    }
+
+    fn label(&self, object: Labelled<'_>, key: &str, value: Option<&str>) -> Result<()> {
+        let (kind, name) = match object {
+            Labelled::Export(name) => ("export", name),
+            Labelled::Import(name) => ("import", name),
+            Labelled::Workload(pod) => ("pod", pod.pod_name()),
+            Labelled::Peer(name) => {
+                let patch = json!({"spec": {"labels": value.map(|value| json!({key: value}))}});
+                let what = ["patch", "peer", name, "-n", SYSTEM];
+                let how = ["--type=merge", "-p", &patch.to_string()];
+                return self
+                    .cluster
+                    .plane
+                    .run(&[&what[..], &how].concat())
+                    .map(drop);
+            }
+        };
+        let label = value.map_or_else(|| format!("{key}-"), |value| format!("{key}={value}"));
+        let arguments = ["label", kind, name, "-n", NAMESPACE, "--overwrite", &label];
+        self.cluster.plane.run(&arguments).map(drop)
     }
 
     fn flows(&self) -> Result<Value> {

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Result;
-use serde_json::Value;
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
 
-use super::{Share, Side, Stage};
+use super::{Labelled, Share, Side, Stage};
 use crate::host::Host;
 use crate::peer::Peer;
 use crate::pki;
@@ -25,6 +25,29 @@ impl Side for Peer {
 
     fn withdraw(&self, file: &str) -> Result<()> {
         self.delete(file)
+    }
+
+    fn label(&self, object: Labelled<'_>, key: &str, value: Option<&str>) -> Result<()> {
+        let (kind, name, file, part) = match object {
+            Labelled::Export(name) => ("Export", name, format!("{name}.yaml"), "/metadata"),
+            Labelled::Import(name) => ("Import", name, format!("{name}.yaml"), "/metadata"),
+            Labelled::Peer(name) => ("Peer", name, "peers.yaml".to_owned(), "/spec"),
+            Labelled::Workload(pod) => {
+                let name = pod.pod_name();
+                ("Pod", name, format!("pod-{name}.yaml"), "/metadata")
+            }
+        };
+        let mut manifests = self.read(&file)?;
+        let is = |one: &&mut Value| one["kind"] == kind && one["metadata"]["name"] == name;
+        let found = manifests.iter_mut().find(is);
+        let found = found.with_context(|| format!("there is no {kind} {name} in {file}"))?;
+        let part = found.pointer_mut(part).and_then(Value::as_object_mut);
+        let part = part.with_context(|| format!("{kind} {name} is not whole"))?;
+        match value {
+            Some(value) => part.insert("labels".to_owned(), json!({key: value})),
+            None => part.remove("labels"),
+        };
+        self.apply(&file, &manifests)
     }
 
     fn flows(&self) -> Result<Value> {

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use super::{Share, Side};
 use crate::pod::Pod;
 use crate::process::Process;
 use crate::report::{Exchange, ServerEvent};
 use crate::traffic::Client;
-use crate::wait::wait_for;
+use crate::wait::{wait_for, wait_until};
 
 /// What it says, by which the server's report of it is known.
 const GREETING: &str = "hello";
@@ -74,4 +75,26 @@ impl Live {
         ensure!(seen.is_reset(), "the server saw {seen:?}");
         Ok([at_client, at_server])
     }
+}
+
+/// Waits until the flow log of a side gives this reason for the end of the last [`Live`] connection
+/// to a shared echo server.
+pub fn logged(side: &dyn Side, echo: &Share, reason: &str) -> Result<()> {
+    let what = format!("the log of {} says {reason}", side.peer());
+    wait_until(&what, CUT, || {
+        let flows = side.flows()?;
+        let recent = flows["recent"].as_array().context("no recent flows")?;
+        let bytes = GREETING.len();
+        let carried = |flow: &&Value| {
+            flow["export"]["name"] == echo.name.as_str()
+                && flow["bytesSent"] == bytes
+                && flow["bytesReceived"] == bytes
+        };
+        let last = recent.iter().rfind(carried);
+        let last = last.context("the flow is not among the recent ones")?;
+        if last["reason"] == reason {
+            return Ok(Some(()));
+        }
+        bail!("{last:#}")
+    })
 }

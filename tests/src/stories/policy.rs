@@ -18,7 +18,7 @@ use crate::world::{NAMESPACE, Verdict, verdict, wait_verdict};
 pub const REFUSED_BY_THE_OTHER: [Verdict; 2] = [Verdict::Reset, Verdict::Refused];
 
 /// What the other side denied is remembered for half a second.
-const FORGOTTEN: Duration = Duration::from_millis(500);
+pub const FORGOTTEN: Duration = Duration::from_millis(500);
 
 /// An allow on one side alone does not let anybody through.
 pub fn both_sides_have_to_allow(stage: &impl Stage, web: SocketAddr) -> Result<()> {
