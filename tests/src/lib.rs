@@ -24,6 +24,7 @@ pub mod controller;
 pub mod fabric;
 pub mod host;
 pub mod kubernetes;
+pub mod latency;
 pub mod listing;
 pub mod manifests;
 pub mod network;

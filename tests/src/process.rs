@@ -1,5 +1,6 @@
 //! A process of the scene that goes on by itself: a server, a peer, a long-lived client.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,27 @@ impl Process {
         let (_, value) = found.with_context(|| format!("{path} has no {figure}"))?;
         let kib: f64 = value.trim().trim_end_matches(" kB").parse()?;
         Ok(kib / 1024.0)
+    }
+
+    /// What its BPF maps hold in the kernel, in MiB.
+    pub fn maps_memory(&self) -> Result<f64> {
+        let path = format!("/proc/{}/fdinfo", self.pid());
+        let mut maps = BTreeMap::new();
+        for entry in fs::read_dir(&path).with_context(|| format!("cannot read {path}"))? {
+            // A descriptor may be closed in the meantime.
+            let Ok(info) = fs::read_to_string(entry?.path()) else {
+                continue;
+            };
+            let field = |name: &str| -> Option<u64> {
+                let mut lines = info.lines();
+                lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+            };
+            if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
+                maps.insert(id, bytes);
+            }
+        }
+        let bytes: u64 = maps.values().sum();
+        Ok(bytes as f64 / 1024.0 / 1024.0)
     }
 
     /// Sends a signal; a process that has ended already is an error.

@@ -1,16 +1,21 @@
-//! Many Imports in a cluster: how long they take, what they cost the API server, and what the
-//! controller needs.
+//! Many Imports in a cluster: how long they take, what they cost the API server, what controller and
+//! agent need, and that pods use them as they would use one.
 #![forbid(unsafe_code)]
 
 #[path = "kubernetes_scale/load.rs"]
 mod load;
+#[path = "kubernetes_scale/shop.rs"]
+mod shop;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clusterlink_tests::kubernetes::{ControlPlane, Request};
 use clusterlink_tests::wait::{wait_for, wait_until};
-use clusterlink_tests::{Controller, story};
+use clusterlink_tests::world::NAMESPACE;
+use clusterlink_tests::{Controller, latency, story};
+
+use crate::shop::Shop;
 
 /// How many there are, unless the environment says otherwise. API server and etcd spend most of the
 /// time: with 5,000 the story takes minutes on two cores.
@@ -22,8 +27,6 @@ const IMPORTS: &str = "CLUSTERLINK_IMPORTS";
 /// How long a busy machine may take for all of them.
 const PATIENCE: Duration = Duration::from_secs(400);
 
-const NAMESPACE: &str = "shop";
-
 #[test]
 fn thousands_of_imports_cost_a_constant_number_of_requests_each() -> Result<()> {
     let many = match std::env::var(IMPORTS) {
@@ -31,81 +34,99 @@ fn thousands_of_imports_cost_a_constant_number_of_requests_each() -> Result<()> 
         Err(_) => MANY,
     };
     story("kubernetes-scale", |scene| {
-        let host = scene.host("api")?;
-        let plane = ControlPlane::start(&host)?;
-        plane.install_clusterlink()?;
-        plane.run(&["create", "namespace", NAMESPACE])?;
+        let mut shop = Shop::open(scene)?;
+        let with_one = shop.latency()?;
+        shop.print_memory("with one Import")?;
+        let controller = shop.west.cluster.controller.take();
+        controller.context("there is a controller")?.stop()?;
+        let before = asked(&shop.west.cluster.plane)?.len();
         let start = Instant::now();
-        load::create_imports(&plane, NAMESPACE, many)?;
+        load::create_imports(&shop.west.cluster.plane, NAMESPACE, many)?;
         eprintln!("{many} Imports are created in {:.1} s", seconds(start));
 
         let start = Instant::now();
-        let mut controller = Controller::start(&scene.host("controller")?, &plane)?;
-        settled(&controller, many)?;
+        shop.west.cluster.start_controller()?;
+        settled(shop.controller()?, many)?;
         wait_for("every Import is served", PATIENCE, || {
-            load::all_served(&plane, NAMESPACE, many)
+            load::all_served(&shop.west.cluster.plane, NAMESPACE, many)
         })?;
         eprintln!("{many} Imports converge in {:.1} s", seconds(start));
-        let requests = quiet(&plane)?;
-        let mut expected = 0;
-        for (verb, resource, each) in [
-            ("create", "services", 1),
-            ("create", "endpointslices", 2),
-            ("patch", "imports/status", 2),
-            ("create", "events", 2),
-        ] {
-            let is = |request: &&Request| request.verb == verb && request.resource == resource;
-            let count = requests.iter().filter(is).count();
-            eprintln!("  {verb} {resource}: {count}");
-            ensure!(
-                count <= each * many,
-                "{verb} {resource} was asked {count} times for {many} Imports"
-            );
-            expected += count;
-        }
-        let writes = requests.iter().filter(|request| request.writes());
-        let others = writes.count() - expected;
-        let reads = requests.iter().filter(|request| request.verb == "list");
-        eprintln!(
-            "  other writes: {others}, lists: {}; the controller has {:.0} MiB, had {:.0} MiB at most",
-            reads.count(),
-            controller.process().memory("VmRSS")?,
-            controller.process().memory("VmHWM")?,
-        );
-        ensure!(others <= many / 100, "{others} writes of another kind");
+        let plane = &shop.west.cluster.plane;
+        let made = quiet(plane)?.split_off(before);
+        cost_of_all(many, &made)?;
+        cost_of_one(plane, before + made.len())?;
 
-        let change = r#"{"spec":{"port":81}}"#;
-        let arguments = [
-            "patch",
-            "import",
-            "web-7",
-            "-n",
-            NAMESPACE,
-            "--type=merge",
-            "-p",
-            change,
-        ];
-        let start = Instant::now();
-        plane.run(&arguments)?;
-        wait_for("the change is made", PATIENCE, || {
-            let service = plane.get(&["service", "web-7", "-n", NAMESPACE])?;
-            Ok(service["spec"]["ports"][0]["port"] == 81)
-        })?;
-        let took = seconds(start);
-        let after = quiet(&plane)?;
-        let cost: Vec<_> = after[requests.len()..]
-            .iter()
-            .filter(|request| request.writes())
-            .collect();
-        eprintln!("one change takes {took:.2} s and {} requests", cost.len());
-        let object = format!("{NAMESPACE}/web-7");
-        let of_it = |request: &Request| request.object == object || request.resource == "events";
-        ensure!(
-            cost.len() <= 4 && cost.iter().all(|request| of_it(request)),
-            "{cost:?}"
-        );
-        Ok(())
+        let addresses = shop.wait_served(many)?;
+        shop.use_sample(scene, &addresses)?;
+        shop.change(many / 2, addresses[many / 2])?;
+        let with_many = shop.latency()?;
+        let heading = format!("{many} Imports");
+        latency::print(&[("1 Import", &with_one), (&heading, &with_many)]);
+        shop.print_memory(&format!("with {many} Imports"))
     })
+}
+
+/// Each Import costs its objects, its status and what people are told of it, and nothing is written
+/// twice.
+fn cost_of_all(many: usize, requests: &[Request]) -> Result<()> {
+    let mut expected = 0;
+    for (verb, resource, each) in [
+        ("create", "services", 1),
+        ("create", "endpointslices", 2),
+        // The target port, then conditions; what an agent says of the source may come later.
+        ("patch", "imports/status", 3),
+        ("create", "events", 2),
+    ] {
+        let is = |request: &&Request| request.verb == verb && request.resource == resource;
+        let count = requests.iter().filter(is).count();
+        eprintln!("  {verb} {resource}: {count}");
+        ensure!(
+            count <= each * many,
+            "{verb} {resource} was asked {count} times for {many} Imports"
+        );
+        expected += count;
+    }
+    let objects = requests.iter().filter(|request| of_a_service(request));
+    let objects = objects.count();
+    ensure!(
+        objects == 3 * many,
+        "{objects} writes of Services and slices for {many} Imports"
+    );
+    let writes = requests.iter().filter(|request| request.writes());
+    let others = writes.count() - expected;
+    let reads = requests.iter().filter(|request| request.verb == "list");
+    eprintln!("  other writes: {others}, lists: {}", reads.count());
+    ensure!(others <= many / 100, "{others} writes of another kind");
+    Ok(())
+}
+
+/// One change is written once, and nothing else is. So many requests were made before.
+fn cost_of_one(plane: &ControlPlane, before: usize) -> Result<()> {
+    let change = r#"{"spec":{"port":81}}"#;
+    let what = ["patch", "import", "web-7", "-n", NAMESPACE];
+    let start = Instant::now();
+    plane.run(&[&what[..], &["--type=merge", "-p", change]].concat())?;
+    wait_for("the change is made", PATIENCE, || {
+        let service = plane.get(&["service", "web-7", "-n", NAMESPACE])?;
+        Ok(service["spec"]["ports"][0]["port"] == 81)
+    })?;
+    let took = seconds(start);
+    let mut cost = quiet(plane)?.split_off(before);
+    cost.retain(Request::writes);
+    eprintln!("one change takes {took:.2} s and {} requests", cost.len());
+    let object = format!("{NAMESPACE}/web-7");
+    let of_it = |request: &Request| request.object == object || request.resource == "events";
+    let objects = cost.iter().filter(|request| of_a_service(request)).count();
+    ensure!(
+        cost.len() <= 4 && objects == 1 && cost.iter().all(of_it),
+        "{cost:?}"
+    );
+    Ok(())
+}
+
+/// Whether a request writes a Service or a slice.
+fn of_a_service(request: &Request) -> bool {
+    request.writes() && ["services", "endpointslices"].contains(&&*request.resource)
 }
 
 fn seconds(start: Instant) -> f32 {
@@ -126,13 +147,19 @@ fn settled(controller: &Controller, many: usize) -> Result<()> {
     })
 }
 
-/// All requests but those for the lease, once there are no more of them for a while.
+/// All requests so far but those for the lease.
+fn asked(plane: &ControlPlane) -> Result<Vec<Request>> {
+    let mut requests = plane.requests()?;
+    requests.retain(|request| request.resource != "leases");
+    Ok(requests)
+}
+
+/// [`asked`], once there are no more writes for a while.
 fn quiet(plane: &ControlPlane) -> Result<Vec<Request>> {
     let mut before = 0;
     let mut since = Instant::now();
     wait_until("nothing is asked any more", PATIENCE, || {
-        let mut requests = plane.requests()?;
-        requests.retain(|request| request.resource != "leases");
+        let requests = asked(plane)?;
         let writes = requests.iter().filter(|request| request.writes()).count();
         if writes != before {
             before = writes;

@@ -13,13 +13,16 @@ use kube::{Client, Config, ResourceExt as _};
 /// How many requests are under way at once.
 const BUSY: usize = 32;
 
+/// How many Exports there are, which the Imports take in turn.
+pub(crate) const EXPORTS: usize = 8;
+
 /// Makes Imports `web-0`, `web-1` and so on.
 pub(crate) fn create_imports(plane: &ControlPlane, namespace: &str, many: usize) -> Result<()> {
     within(plane, async |client| {
         let api = Api::<Import>::namespaced(client, namespace);
-        let sources = [source("east", "shop", "web")];
         let objects = (0..many).map(|number| {
             let name = format!("web-{number}");
+            let sources = [source("east", namespace, &export_of(number))];
             serde_json::from_value::<Import>(import(namespace, &name, 80, &sources))
         });
         let objects = objects.collect::<Result<Vec<_>, _>>()?;
@@ -31,7 +34,12 @@ pub(crate) fn create_imports(plane: &ControlPlane, namespace: &str, many: usize)
     })
 }
 
-/// Fails with the first Import that has a condition that is not True.
+/// The Export that the Import of a number leads to.
+pub(crate) fn export_of(number: usize) -> String {
+    format!("export-{}", number % EXPORTS)
+}
+
+/// Fails with the first Import that has a condition that is not True, or no target port.
 pub(crate) fn all_served(plane: &ControlPlane, namespace: &str, many: usize) -> Result<bool> {
     within(plane, async |client| {
         let api = Api::<Import>::namespaced(client, namespace);
@@ -40,7 +48,13 @@ pub(crate) fn all_served(plane: &ControlPlane, namespace: &str, many: usize) -> 
         for one in &all {
             let conditions = one.status.iter().flat_map(|status| &status.conditions);
             let well = conditions.filter(|condition| condition.status == "True");
-            ensure!(well.count() == 2, "{}: {:?}", one.name_any(), one.status);
+            let port = one.status.as_ref().and_then(|status| status.target_port);
+            ensure!(
+                well.count() == 2 && port.is_some(),
+                "{}: {:?}",
+                one.name_any(),
+                one.status
+            );
         }
         Ok(true)
     })
