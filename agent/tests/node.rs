@@ -205,7 +205,7 @@ fn what_is_steered_is_said_once_the_controller_has_told_everything() {
 fn what_was_let_go_of_is_not_steered_by_the_next_agent_either() {
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
-    let steers = |services: &[(std::net::SocketAddr, u32)]| {
+    let steers = |services: &[(SocketAddr, u32)]| {
         eventually("it steers what it should", || {
             (datapath.services().unwrap() == services).then_some(())
         });
