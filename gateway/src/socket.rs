@@ -19,51 +19,48 @@ const BACKLOG: i32 = 4096;
 
 /// A listener of which every worker has its own.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        // The unspecified address means both families; another one names its own alone.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    listen_as(address, |socket| {
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            // The unspecified address means both families; another one names its own alone.
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        Ok(())
+    })
 }
 
 /// A listener at a free port that nobody else can share. Which port that is does not matter: the
 /// kernel hands it connections to other ones.
 pub(crate) fn listen_privately(address: IpAddr) -> io::Result<std::net::TcpListener> {
-    let address = SocketAddr::new(address, 0);
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    listen_as(SocketAddr::new(address, 0), |_| Ok(()))
 }
 
 /// A listener that shares its port with nobody. What earlier connections left in TIME_WAIT does not
 /// keep it out, and the host may get the address later.
 pub(crate) fn listen_alone(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listen_as(address, |socket| {
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+            socket.set_freebind_v6(true)
+        } else {
+            socket.set_freebind_v4(true)
+        }
+    })
+}
+
+/// A listener whose socket is prepared before it is bound.
+fn listen_as(
+    address: SocketAddr,
+    prepare: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking().cloexec(),
         Some(Protocol::TCP),
     )?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        socket.set_freebind_v6(true)?;
-    } else {
-        socket.set_freebind_v4(true)?;
-    }
+    prepare(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
