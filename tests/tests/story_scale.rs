@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use clusterlink_tests::latency::{self, Latency};
 use clusterlink_tests::manifests::{self, everything, matching, source, with_label, with_scheme};
-use clusterlink_tests::report::RateReport;
-use clusterlink_tests::traffic::{Client, Server, any, rate};
+use clusterlink_tests::traffic::{Client, Server, any};
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, SOON, Verdict, World, wait_verdict};
-use clusterlink_tests::{Peer, PeerOptions, Pod, Process, Scene, story};
+use clusterlink_tests::{Peer, PeerOptions, Pod, Scene, story};
 use serde_json::Value;
 
 const IMPORTS: usize = 10_000;
@@ -107,36 +107,9 @@ fn policies() -> Vec<Value> {
         .collect()
 }
 
-/// What a process holds, in MiB: its own memory, and its maps in the kernel.
-fn memory(process: &Process) -> Result<(f64, f64)> {
-    let proc = format!("/proc/{}", process.pid());
-    let status = fs::read_to_string(format!("{proc}/status"))?;
-    let own = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))
-        .context("no VmRSS")?
-        .trim()
-        .parse::<f64>()?;
-    let mut maps = BTreeMap::new();
-    for entry in fs::read_dir(format!("{proc}/fdinfo"))? {
-        // A descriptor may be closed in the meantime.
-        let Ok(info) = fs::read_to_string(entry?.path()) else {
-            continue;
-        };
-        let field = |name: &str| -> Option<u64> {
-            info.lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-        };
-        if let (Some(id), Some(bytes)) = (field("map_id:"), field("memlock:")) {
-            maps.insert(id, bytes);
-        }
-    }
-    let kernel: u64 = maps.values().sum();
-    Ok((own / 1024.0, kernel as f64 / 1024.0 / 1024.0))
-}
-
 fn print_memory(world: &mut World, what: &str) -> Result<()> {
-    let (own, kernel) = memory(world.west.process()?)?;
+    let process = world.west.process()?;
+    let (own, kernel) = (process.memory("VmRSS")?, process.maps_memory()?);
     eprintln!("memory with {what}: process {own:.1} MiB, maps in the kernel {kernel:.1} MiB");
     Ok(())
 }
@@ -215,47 +188,16 @@ fn change(
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// One figure of a measurement.
-type Field = fn(&RateReport) -> f64;
-
-/// Connects from both places in turns, and prints what `connect()` and a whole exchange take.
+/// Connects from both places in turns, and prints how long that takes.
 fn print_latency(stage: &Stage, many: SocketAddr, one: SocketAddr) -> Result<()> {
     const ROUNDS: usize = 5;
-    let (mut with_many, mut with_one) = (Vec::new(), Vec::new());
+    let (mut with_many, mut with_one) = (Latency::default(), Latency::default());
     for _ in 0..ROUNDS {
-        let length = Duration::from_millis(400);
-        with_one.push(rate(&stage.southern, one, 1, length)?);
-        with_many.push(rate(&stage.client, many, 1, length)?);
+        with_one.round(&stage.southern, one)?;
+        with_many.round(&stage.client, many)?;
     }
-    let errors: u64 = with_one
-        .iter()
-        .chain(&with_many)
-        .map(|one| one.errors)
-        .sum();
-    ensure!(errors == 0, "{errors} connections failed while measured");
-    let fields: [(&str, Field); 4] = [
-        ("connect(), median", |one| one.connect_p50_us),
-        ("connect(), 99th percentile", |one| one.connect_p99_us),
-        ("whole exchange, median", |one| one.total_p50_us),
-        ("whole exchange, 99th percentile", |one| one.total_p99_us),
-    ];
-    eprintln!(
-        "{:<34} {:>9} {:>9}",
-        "median of rounds in turns", "1 import", IMPORTS
-    );
-    for (name, field) in fields {
-        let of = |reports: &[RateReport]| median(reports.iter().map(field).collect());
-        eprintln!(
-            "{name:<34} {:>9.1} {:>9.1} µs",
-            of(&with_one),
-            of(&with_many)
-        );
-    }
+    let many = format!("{IMPORTS} imports");
+    latency::print(&[("1 import", &with_one), (&many, &with_many)]);
     Ok(())
 }
 
