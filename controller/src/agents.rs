@@ -77,8 +77,9 @@ impl Agents {
     /// not asked about (any more), nothing is kept: they may be in use again.
     pub fn set(&self, node: &Arc<str>, mut agent: Option<AgentStatus>) {
         if let Some(agent) = &mut agent {
-            let asked = self.asked();
-            agent.let_go.retain(|address| asked.contains(address));
+            let question = self.question.borrow();
+            let asked = question.as_ref().map(|question| &question.addresses);
+            (agent.let_go).retain(|address| asked.is_some_and(|asked| asked.contains(address)));
         }
         self.table.send_if_modified(|table| {
             if table.get(node) == agent.as_ref() {
@@ -148,21 +149,23 @@ impl Agents {
     /// Replaces what agents are asked, and forgets the answers about other addresses: one may be used
     /// and released again, and then has to be let go anew.
     pub fn ask(&self, question: Question) {
-        let released = question.addresses.clone();
+        let question = Arc::new(question);
         self.question.send_if_modified(|before| {
-            if before.as_deref() == Some(&question) {
+            if before.as_ref() == Some(&question) {
                 return false;
             }
-            *before = Some(Arc::new(question));
+            *before = Some(Arc::clone(&question));
             true
         });
         self.table.send_if_modified(|table| {
-            let answered = |agent: &AgentStatus| !agent.let_go.is_subset(&released);
+            let answered = |agent: &AgentStatus| !agent.let_go.is_subset(&question.addresses);
             if !table.values().any(answered) {
                 return false;
             }
             for agent in Arc::make_mut(table).values_mut() {
-                agent.let_go.retain(|address| released.contains(address));
+                agent
+                    .let_go
+                    .retain(|address| question.addresses.contains(address));
             }
             true
         });
