@@ -8,7 +8,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use clusterlink_process::{USAGE, logging, signals};
+use clusterlink_process::{USAGE, limits, logging, signals};
 use clusterlink_proto::NodeReport;
 use tokio::sync::watch;
 use tracing::info;
@@ -59,6 +59,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         upstream,
     } = settings;
     logging::start(filter, log_format);
+    limits::raise_open_files();
     info!(?agent, ?upstream, "the effective settings");
     let runtime = runtime()?;
     let result = runtime.block_on(async {

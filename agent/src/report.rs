@@ -249,6 +249,7 @@ mod tests {
                 address: "east.example:4443".to_owned(),
                 resolved: None,
                 sessions: 0,
+                silent: 0,
                 error: Some("connection refused".to_owned()),
             }],
             inbound_sessions: 0,

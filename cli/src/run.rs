@@ -12,7 +12,7 @@ use clusterlink_agent::{
     lock::StateDir,
 };
 use clusterlink_controller::source::directory::Directory;
-use clusterlink_process::{USAGE, logging, signals};
+use clusterlink_process::{USAGE, limits, logging, signals};
 use tracing::info;
 
 pub(crate) use self::args::RunArgs;
@@ -48,6 +48,7 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
         manifests,
     } = settings;
     logging::start(filter, log_format);
+    limits::raise_open_files();
     info!(?agent, ?manifests, "the effective settings");
     // The gateway's workers have threads of their own: nothing here delays a connection.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use clusterlink_model::LocalPeer;
 use clusterlink_process::{
-    USAGE, logging,
+    USAGE, limits, logging,
     readiness::{Blocker, Readiness},
     signals,
 };
@@ -68,6 +68,7 @@ pub fn main() -> ExitCode {
         }
     };
     logging::start(filter, log_format);
+    limits::raise_open_files();
     info!(?settings, "the effective settings");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -48,6 +48,24 @@ pub(crate) struct LinkStats {
     pub(crate) last_heard_ms: AtomicU64,
     /// Smoothed round-trip time in microseconds; 0 while unknown.
     pub(crate) rtt_us: AtomicU64,
+    /// Since when it is suspect, milliseconds since the epoch; 0 while it is not.
+    suspect_since_ms: AtomicU64,
+}
+
+impl LinkStats {
+    /// Whether it has given no sign of life for so long, though it was asked for one.
+    pub(crate) fn is_silent(&self, now_ms: u64, patience: Duration) -> bool {
+        let since = self.suspect_since_ms.load(Relaxed);
+        since > 0 && u128::from(now_ms.saturating_sub(since)) >= patience.as_millis()
+    }
+
+    pub(crate) fn set_suspect(&self, suspect: bool, now_ms: impl FnOnce() -> u64) {
+        let known = self.suspect_since_ms.load(Relaxed) > 0;
+        if suspect != known {
+            let since = if suspect { now_ms() } else { 0 };
+            self.suspect_since_ms.store(since, Relaxed);
+        }
+    }
 }
 
 /// Why a link ended.

@@ -4,16 +4,25 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use clusterlink_model::{HostPort, Labels, PeerName};
 use tokio::sync::watch;
 
 use crate::{
+    flow::now_ms,
     link::LinkStats,
     status::{GatewayStatus, PeerStatus},
     tunnel::Hello,
 };
+
+/// How long a session may be suspect before its peer does not count as reached by it: what passes
+/// sooner is worth no word in a status.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// What is told of a gateway none of whose sessions gives a sign of life.
+const SILENT: &str = "its sessions give no sign of life";
 
 /// Labels of peers as they say themselves.
 pub(crate) type RemoteLabels = Arc<BTreeMap<PeerName, Arc<Labels>>>;
@@ -120,9 +129,10 @@ impl PeerTable {
 
     /// A copy for operators.
     pub(crate) fn statuses(&self) -> Vec<PeerStatus> {
+        let now = now_ms();
         self.lock()
             .iter()
-            .map(|(name, entry)| entry.status(name))
+            .map(|(name, entry)| entry.status(name, now))
             .collect()
     }
 
@@ -132,7 +142,7 @@ impl PeerTable {
 }
 
 impl Entry {
-    fn status(&self, name: &PeerName) -> PeerStatus {
+    fn status(&self, name: &PeerName, now_ms: u64) -> PeerStatus {
         let sessions = || {
             self.inbound.iter().chain(
                 self.outbound
@@ -150,7 +160,7 @@ impl Entry {
             .min();
         PeerStatus {
             name: name.clone(),
-            reachable: sessions().next().is_some(),
+            reachable: sessions().any(|stats| !stats.is_silent(now_ms, SILENCE)),
             last_seen_ms: (last_seen > 0).then_some(last_seen),
             rtt_us: rtt,
             version: self.version.clone(),
@@ -158,14 +168,67 @@ impl Entry {
             gateways: self
                 .outbound
                 .iter()
-                .map(|(address, outbound)| GatewayStatus {
-                    address: address.to_string(),
-                    resolved: outbound.resolved,
-                    sessions: outbound.sessions.len(),
-                    error: outbound.error.clone(),
-                })
+                .map(|(address, outbound)| outbound.status(address, now_ms))
                 .collect(),
             inbound_sessions: self.inbound.len(),
         }
+    }
+}
+
+impl Outbound {
+    fn status(&self, address: &HostPort, now_ms: u64) -> GatewayStatus {
+        let sessions = self.sessions.len();
+        let silent = (self.sessions.iter())
+            .filter(|stats| stats.is_silent(now_ms, SILENCE))
+            .count();
+        let all_silent = sessions > 0 && silent == sessions;
+        GatewayStatus {
+            address: address.to_string(),
+            resolved: self.resolved,
+            sessions,
+            silent,
+            error: all_silent
+                .then(|| SILENT.to_owned())
+                .or_else(|| self.error.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_whose_sessions_are_silent_is_not_reachable_until_one_answers() {
+        let east: PeerName = "east".parse().unwrap();
+        let address = HostPort {
+            host: "east.example".into(),
+            port: std::num::NonZeroU16::new(443).unwrap(),
+        };
+        let table = PeerTable::default();
+        let links = [(); 2].map(|()| Arc::new(LinkStats::default()));
+        for stats in &links {
+            let resolved = SocketAddr::from(([192, 0, 2, 1], 443));
+            table.up(&east, Some((&address, resolved)), stats);
+        }
+        let told = |now_ms| {
+            let status = table.lock()[&east].status(&east, now_ms);
+            let gateway = &status.gateways[0];
+            let reached = status.is_reached_by(std::slice::from_ref(&address));
+            assert_eq!(status.reachable, reached);
+            (reached, gateway.silent, gateway.error.clone())
+        };
+        assert_eq!(told(10_000), (true, 0, None));
+        links[0].set_suspect(true, || 10_000);
+        // What is suspect already stays so since then.
+        links[0].set_suspect(true, || 11_999);
+        assert_eq!(told(11_999), (true, 0, None));
+        assert_eq!(told(12_000), (true, 1, None));
+        links[1].set_suspect(true, || 12_000);
+        assert_eq!(told(14_000), (false, 2, Some(SILENT.to_owned())));
+        links[1].set_suspect(false, || 14_000);
+        assert_eq!(told(14_000), (true, 1, None));
+        table.down(&east, &links[1], "closed");
+        assert_eq!(told(14_000), (false, 1, Some(SILENT.to_owned())));
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct PeerStatus {
     /// Its name.
     pub name: PeerName,
-    /// Whether a session with it exists, dialled by either side.
+    /// Whether a session with it exists that is not silent, dialled by either side.
     pub reachable: bool,
     /// When it was last heard, milliseconds since the epoch.
     pub last_seen_ms: Option<u64>,
@@ -35,7 +35,8 @@ impl PeerStatus {
         if gateways.is_empty() {
             return self.reachable;
         }
-        (self.gateways.iter()).any(|gateway| gateway.sessions > 0 && gateway.is_one_of(gateways))
+        (self.gateways.iter())
+            .any(|gateway| gateway.sessions > gateway.silent && gateway.is_one_of(gateways))
     }
 }
 
@@ -49,7 +50,9 @@ pub struct GatewayStatus {
     pub resolved: Option<SocketAddr>,
     /// Sessions that are up.
     pub sessions: usize,
-    /// Why the last attempt failed, if it did.
+    /// How many of them have given no sign of life for two seconds, though they were asked for one.
+    pub silent: usize,
+    /// Why the last attempt failed, if it did, or that all sessions are silent.
     pub error: Option<String>,
 }
 
@@ -74,6 +77,7 @@ mod tests {
             address: address.to_owned(),
             resolved: None,
             sessions,
+            silent: 0,
             error: None,
         };
         let status = |gateways| PeerStatus {
@@ -92,5 +96,10 @@ mod tests {
         assert!(!status(vec![gateway("east.example:443", 0)]).is_reached_by(&named));
         assert!(!status(vec![gateway("old.example:443", 1)]).is_reached_by(&named));
         assert!(status(vec![gateway("east.example:443", 1)]).is_reached_by(&named));
+        let silent = GatewayStatus {
+            silent: 1,
+            ..gateway("east.example:443", 1)
+        };
+        assert!(!status(vec![silent]).is_reached_by(&named));
     }
 }

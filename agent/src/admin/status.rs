@@ -84,7 +84,7 @@ pub struct Peer {
     pub name: PeerName,
     /// Whether there is a Peer object for it.
     pub listed: bool,
-    /// Whether a session with it exists.
+    /// Whether a session with it exists that is not silent.
     pub reachable: bool,
     /// When it was last heard, milliseconds since the epoch.
     pub last_seen_ms: Option<u64>,

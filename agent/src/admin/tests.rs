@@ -154,6 +154,7 @@ fn what_no_object_names_is_shown_while_it_is_in_use() {
         address: address.to_owned(),
         resolved: None,
         sessions,
+        silent: 0,
         error: None,
     };
     let east = PeerStatus {

@@ -118,7 +118,9 @@ async fn run(
         if written {
             link.wake_senders();
         }
-        if link.is_suspect() {
+        let suspect = link.is_suspect();
+        link.stats.set_suspect(suspect, now_ms);
+        if suspect {
             link.changed.notify_waiters();
         }
         if turn.read(link, &mut carry, &mut unread, owner)? {

@@ -115,7 +115,7 @@ fn words(
         ),
         (false, Some(last)) => write!(
             message,
-            "no node has a session with it, it was last heard from at {}: see that it runs and that its gateways are the right ones",
+            "no node has a session with it that answers, it was last heard from at {}: see that it runs and that its gateways are the right ones",
             last.0
         ),
         (false, None) => write!(
