@@ -67,9 +67,11 @@ impl Scene {
         shared.make_cgroup(&shared.cgroup)?;
         let bridge = shared.bridge();
         shared.make_namespace(&bridge)?;
+        // A bridge takes the lowest address of its ports unless it is given one: its neighbours would
+        // send to nobody once that port is taken off.
         network::batch(
             &bridge,
-            "link add br0 type bridge\n\
+            "link add br0 address 02:00:00:4d:00:fe type bridge\n\
              link set br0 up\n\
              address add 10.77.0.254/24 dev br0\n\
              address add fd00:77::fe/64 dev br0 nodad\n",

@@ -46,6 +46,25 @@ fn hosts_and_pods_reach_each_other_over_both_families() -> Result<()> {
 }
 
 #[test]
+fn the_router_keeps_its_link_address_whoever_is_cut_off() -> Result<()> {
+    story("harness-router", |scene| {
+        let (router, hosts) = (
+            scene.router()?,
+            ["a", "b", "c"].map(|name| scene.host(name)),
+        );
+        let address = || router.run("ip", &["-o", "link", "show", "br0"]);
+        let before = address()?;
+        for host in hosts {
+            let host = host?;
+            host.cut_off()?;
+            assert_eq!(address()?, before, "without {}", host.name());
+            host.reconnect()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_process_runs_in_the_cgroup_of_its_place() -> Result<()> {
     story("cgroups", |scene| {
         let east = scene.host("east")?;
