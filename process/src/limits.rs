@@ -12,7 +12,7 @@ const FEW: u64 = 16_384;
 /// for the sake of programs that use `select(2)`, which ours do not.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let mut raised = limit.clone();
+    let mut raised = limit;
     raised.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "cannot raise the soft limit of open files");
