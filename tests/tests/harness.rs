@@ -50,7 +50,7 @@ fn the_router_keeps_its_link_address_whoever_is_cut_off() -> Result<()> {
     story("harness-router", |scene| {
         let (router, hosts) = (
             scene.router()?,
-            ["a", "b", "c"].map(|name| scene.host(name)),
+            ["east", "north", "west"].map(|name| scene.host(name)),
         );
         let address = || router.run("ip", &["-o", "link", "show", "br0"]);
         let before = address()?;

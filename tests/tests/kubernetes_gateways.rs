@@ -5,11 +5,10 @@
 #[path = "kubernetes_gateways/astray.rs"]
 mod astray;
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use clusterlink_tests::cluster::{AgentOptions, Node, PATIENCE, Pair, Site};
+use clusterlink_tests::cluster::{AgentOptions, Node, PATIENCE, Pair, SYSTEM, Site};
 use clusterlink_tests::report::Exchange;
 use clusterlink_tests::stories::bodies::{Bodies, Flowing};
 use clusterlink_tests::stories::transfers::Sender;
@@ -57,11 +56,9 @@ fn gateways_of_clusters_are_called_by_strangers_renewed_cut_off_and_killed() -> 
     })
 }
 
-/// The link of `east` is away for a while: what is under way waits for it and arrives whole, and
-/// nobody else waits.
+/// The link of `east` is away until its Peer object says so: what is under way waits for it and
+/// arrives whole, and nobody else waits.
 fn away(pair: &Pair, senders: &[Sender]) -> Result<()> {
-    /// Long enough for what is sent by then to be missed.
-    const AWAY: Duration = Duration::from_secs(3);
     /// How long a client may wait for the only source there is: it is dialled once more.
     const WAIT: Duration = Duration::from_secs(6);
     let Pair { east, west } = pair;
@@ -82,8 +79,11 @@ fn away(pair: &Pair, senders: &[Sender]) -> Result<()> {
         ensure!(Verdict::of(seen)? == Verdict::Reset, "{seen:?}");
         eprintln!("refused after {:.2} s", seen.total_us as f64 / 1e6);
     }
-    // How long a link is away is what this is about.
-    thread::sleep(AWAY.saturating_sub(cut.elapsed()));
+    // The sessions are still there, for what is under way.
+    let (plane, peer) = (&west.cluster, "PeerReachable");
+    let told = plane.wait_condition("peer", SYSTEM, "east", peer, "False")?;
+    ensure!(told.to_string().contains("no sign of life"), "{told}");
+    eprintln!("told after {:.1} s", cut.elapsed().as_secs_f32());
     for transfers in &mut running {
         transfers.run_still()?;
     }
@@ -101,6 +101,7 @@ fn away(pair: &Pair, senders: &[Sender]) -> Result<()> {
         "all is well {:.1} s after the link is back",
         back.elapsed().as_secs_f32()
     );
+    plane.wait_condition("peer", SYSTEM, "east", peer, "True")?;
     Ok(())
 }
 
