@@ -1,6 +1,7 @@
 //! What is known, what the objects say, and what is therefore to be written, and when. Pure: time
 //! is an argument.
 
+mod later;
 mod slot;
 
 use std::{
@@ -15,7 +16,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::slot::{Sent, Slot};
+use self::{
+    later::Later,
+    slot::{Sent, Slot},
+};
 use super::WriteError;
 use crate::{
     agents::AgentTable,
@@ -47,7 +51,7 @@ pub(super) struct Desk {
     /// What may differ from what its object says.
     dirty: BTreeSet<Key>,
     /// What is to be looked at again, and when.
-    later: BTreeMap<Key, Instant>,
+    later: Later,
     reach: Reach,
     /// The peers that have a Peer object.
     peers: BTreeSet<PeerName>,
@@ -72,7 +76,7 @@ impl Desk {
             system_namespace,
             slots: BTreeMap::new(),
             dirty: BTreeSet::new(),
-            later: BTreeMap::new(),
+            later: Later::default(),
             reach: Reach::default(),
             peers: BTreeSet::new(),
             by_peer: HashMap::new(),
@@ -145,7 +149,9 @@ impl Desk {
 
     /// When to look again, if nothing happens before.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        self.later.values().copied().chain(self.hearing_until).min()
+        (self.later.first().into_iter())
+            .chain(self.hearing_until)
+            .min()
     }
 
     /// The next write that is due.
@@ -182,7 +188,7 @@ impl Desk {
                 now + backoff(slot.failures)
             }
         };
-        self.later.insert(key.clone(), again);
+        self.later.set(key, again);
         if std::mem::take(&mut slot.again) && result.is_ok() {
             self.dirty.insert(key.clone());
         }
@@ -193,8 +199,9 @@ impl Desk {
             self.hearing_until = None;
             self.dirty.extend(self.by_peer.values().flatten().cloned());
         }
-        let due = self.later.extract_if(.., |_, at| *at <= now);
-        self.dirty.extend(due.map(|(key, _)| key));
+        while let Some(key) = self.later.pop(now) {
+            self.dirty.insert(key);
+        }
     }
 
     fn look_at(&mut self, key: &Key, now: Instant, time: Timestamp) -> Option<Write> {
@@ -226,8 +233,7 @@ impl Desk {
             (failures, _) => backoff(failures),
         };
         if let Some(not_before) = slot.written_at.map(|at| at + pause).filter(|at| *at > now) {
-            let at = self.later.entry(key.clone()).or_insert(not_before);
-            *at = not_before.min(*at);
+            self.later.set_earlier(key, not_before);
             return None;
         }
         let metadata = slot.entry.metadata();
