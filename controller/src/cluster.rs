@@ -4,6 +4,7 @@
 //! ```text
 //! Import, Service, slices ─▶ ownership ─▶ service ──┐
 //! agents (Pods, Nodes) ────▶ placement ─▶ slices ───┼─▶ Desired ─▶ Writer (lease holder) ─▶ API server
+//! their reports ───────────▶ rejections ─▲          │                                          │
 //! status.targetPort ───────▶ ports        merge ────┘                                          │
 //!        ▲──────────────────────────── watches ◀────────────────────────────────────────────────┘
 //! ```
@@ -25,6 +26,7 @@ pub(crate) mod ownership;
 mod placement;
 pub(crate) mod ports;
 mod reconcile;
+mod rejections;
 mod release;
 mod roll;
 mod service;

@@ -6,7 +6,7 @@
 /// On an Export: its Service (or Import) exists and has the port.
 pub const EXPORT_VALID: &str = "ExportValid";
 
-/// On an Import: its target port is held by this Import and by no other.
+/// On an Import: its target port is held by this Import and by no other, and an agent serves it there.
 pub const IMPORT_TARGET_PORT_VALID: &str = "ImportTargetPortValid";
 
 /// On an Import: clients can address it by a Service that is ours, or that we may join.
@@ -49,6 +49,10 @@ pub mod reasons {
     pub const TARGET_PORT_RESERVED: &str = "Reserved";
     /// Import: a process of a node listens on the target port.
     pub const TARGET_PORT_IN_USE: &str = "InUse";
+    /// Import: some agents reject it, and are no endpoints of it; others serve it.
+    pub const NOT_ON_ALL_NODES: &str = "NotOnAllNodes";
+    /// Import: agents reject it, and no other one serves it.
+    pub const NOT_ON_ANY_NODE: &str = "NotOnAnyNode";
     /// Import: no port is left in the configured range.
     pub const TARGET_PORTS_EXHAUSTED: &str = "TargetPortsExhausted";
     /// Import: the lease could not be stored, so it may not be used yet.

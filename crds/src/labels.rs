@@ -13,6 +13,10 @@ pub const IMPORT_NAME: &str = "clusterlink.net/import-name";
 /// On Services and EndpointSlices that the controller made: the namespace of the Import.
 pub const IMPORT_NAMESPACE: &str = "clusterlink.net/import-namespace";
 
+/// On EndpointSlices that the controller made (an annotation): the nodes whose agents would be among the
+/// endpoints if they did not reject the Import, separated by commas.
+pub const LEFT_OUT: &str = "clusterlink.net/left-out";
+
 /// The well-known label that names the manager of an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 

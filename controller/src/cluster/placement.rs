@@ -2,13 +2,17 @@
 //!
 //! Up to [`MOST`] agents serve every Import. Of more, each Import has its own few: in every zone
 //! the agents are ranked by a hash of Import and node (rendezvous hashing), and the zones take turns.
-//! So an agent that comes or goes changes the sets that hold it, and no others.
+//! So an agent that comes or goes changes the sets that hold it, and no others. One that rejects an Import
+//! is not in its set, as if it was not there.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use clusterlink_model::ObjectName;
 
-use super::fleet::{Agent, Fleet};
+use super::{
+    fleet::{Agent, Fleet},
+    rejections::Rejecting,
+};
 
 /// The largest number of agents behind one Import.
 pub(crate) const MOST: usize = 16;
@@ -20,6 +24,15 @@ pub(crate) struct Roster {
     all: Vec<Arc<Agent>>,
     serving: Vec<Zone>,
     others: Vec<Zone>,
+}
+
+/// Which agents serve an Import, both in the order of their nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Placed<'a> {
+    pub(crate) agents: Vec<&'a Agent>,
+    /// Those that would be among them if they did not reject the Import. Where these are left out, no
+    /// other agent that rejects it is ever placed.
+    pub(crate) left_out: Vec<&'a Agent>,
 }
 
 #[derive(Debug)]
@@ -42,19 +55,77 @@ impl Roster {
         }
     }
 
-    /// At most `count` agents for an Import, in the order of their nodes: those that serve, and
+    /// At most `count` agents for an Import of those that do not reject it: those that serve, and
     /// others only where too few do.
-    pub(crate) fn place(&self, import: &ObjectName, count: usize) -> Vec<&Agent> {
+    pub(crate) fn place(
+        &self,
+        import: &ObjectName,
+        count: usize,
+        rejecting: &Rejecting,
+    ) -> Placed<'_> {
         if self.all.len() <= count {
-            return self.all.iter().map(|agent| &**agent).collect();
+            let all = self.all.iter().map(|agent| &**agent);
+            let (left_out, agents) = all.partition(|agent| rejecting.contains_key(&agent.node));
+            return Placed { agents, left_out };
         }
         let seed = mix(hash(&import.namespace) ^ hash(&import.name).rotate_left(32));
-        let mut placed = take(seed, &self.serving, count);
-        if placed.len() < count {
-            placed.extend(take(seed, &self.others, count - placed.len()));
+        let mut placed = Placed::default();
+        placed.take(seed, &self.serving, count, rejecting);
+        placed.take(seed, &self.others, count, rejecting);
+        for agents in [&mut placed.agents, &mut placed.left_out] {
+            agents.sort_by(|a, b| a.node.cmp(&b.node));
         }
-        placed.sort_by(|a, b| a.node.cmp(&b.node));
         placed
+    }
+}
+
+impl<'a> Placed<'a> {
+    /// The best of each zone in turn until there are `count`.
+    fn take(&mut self, seed: u64, zones: &'a [Zone], count: usize, rejecting: &Rejecting) {
+        if self.agents.len() >= count {
+            return;
+        }
+        // Of each zone no more are looked at, sorted out of all that it has.
+        let most = count - self.agents.len() + rejecting.len();
+        let mut ranked: Vec<_> = zones.iter().collect();
+        ranked.sort_by_key(|zone| mix(seed ^ zone.hash));
+        let ranked = ranked.into_iter().map(|zone| zone.best(seed, most));
+        let mut ranked: Vec<_> = ranked.collect();
+        let mut before = None;
+        while self.agents.len() < count && before != Some(self.agents.len()) {
+            before = Some(self.agents.len());
+            for zone in &mut ranked {
+                if self.agents.len() < count {
+                    self.take_one(zone, rejecting);
+                }
+            }
+        }
+    }
+
+    fn take_one(&mut self, zone: &mut impl Iterator<Item = &'a Agent>, rejecting: &Rejecting) {
+        for agent in zone {
+            if !rejecting.contains_key(&agent.node) {
+                self.agents.push(agent);
+                return;
+            }
+            self.left_out.push(agent);
+        }
+    }
+}
+
+impl Zone {
+    /// Its first `count` agents for an Import, in their order.
+    fn best(&self, seed: u64, count: usize) -> impl Iterator<Item = &Agent> {
+        let ranks = self.agents.iter().enumerate();
+        let mut ranks: Vec<(u64, usize)> = ranks
+            .map(|(index, (hash, _))| (mix(seed ^ hash), index))
+            .collect();
+        if ranks.len() > count {
+            ranks.select_nth_unstable(count);
+            ranks.truncate(count);
+        }
+        ranks.sort_unstable();
+        ranks.into_iter().map(|(_, index)| &*self.agents[index].1)
     }
 }
 
@@ -69,35 +140,6 @@ fn zones(agents: Vec<Arc<Agent>>) -> Vec<Zone> {
         agents,
     };
     zones.into_iter().map(zone).collect()
-}
-
-/// The best of each zone in turn until there are `count`.
-fn take(seed: u64, zones: &[Zone], count: usize) -> Vec<&Agent> {
-    let best = |zone: &'_ Zone| {
-        let ranks = zone.agents.iter().enumerate();
-        let mut ranks: Vec<(u64, usize)> = ranks
-            .map(|(index, (hash, _))| (mix(seed ^ hash), index))
-            .collect();
-        if ranks.len() > count {
-            ranks.select_nth_unstable(count - 1);
-            ranks.truncate(count);
-        }
-        ranks.sort_unstable();
-        ranks
-    };
-    let mut ranked: Vec<_> = zones.iter().map(|zone| (zone, best(zone))).collect();
-    ranked.sort_by_key(|(zone, _)| mix(seed ^ zone.hash));
-    let mut placed = Vec::with_capacity(count);
-    for turn in 0..count {
-        for (zone, ranks) in &ranked {
-            if placed.len() < count
-                && let Some((_, index)) = ranks.get(turn)
-            {
-                placed.push(&*zone.agents[*index].1);
-            }
-        }
-    }
-    placed
 }
 
 /// FNV-1a: the same in every replica and version, which a hash of the standard library is not.
@@ -115,120 +157,4 @@ fn mix(value: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::cluster::fleet::tests::{a_fleet, an_agent};
-
-    fn import(number: usize) -> ObjectName {
-        ObjectName::new("ns", format!("web-{number}"))
-    }
-
-    fn nodes(import: &ObjectName, roster: &Roster, count: usize) -> Vec<String> {
-        let placed = roster.place(import, count).into_iter();
-        placed.map(|agent| agent.node.to_string()).collect()
-    }
-
-    #[test]
-    fn up_to_sixteen_agents_serve_every_import_and_of_more_sixteen_do() {
-        for (agents, wanted) in [(0, 0), (1, 1), (16, 16), (17, 16), (1000, 16)] {
-            let fleet = a_fleet((0..agents).map(|number| an_agent(number, None, number % 2 == 0)));
-            assert_eq!(
-                Roster::new(&fleet).place(&import(1), MOST).len(),
-                wanted,
-                "{agents} agents"
-            );
-        }
-    }
-
-    #[test]
-    fn agents_that_do_not_serve_stand_in_only_where_too_few_do() {
-        let fleet = a_fleet((0..40).map(|number| an_agent(number, None, number < 10)));
-        let roster = Roster::new(&fleet);
-        let placed = roster.place(&import(1), MOST);
-        assert_eq!(placed.iter().filter(|agent| agent.ready).count(), 10);
-        assert_eq!(placed.len(), MOST);
-    }
-
-    #[test]
-    fn every_zone_has_its_share_and_every_agent_its_imports() {
-        let zones = ["a", "b", "c"];
-        let fleet = a_fleet((0..300).map(|n| {
-            // The third zone is small.
-            let zone = if n < 4 { 2 } else { usize::from(n % 2) };
-            an_agent(n, Some(zones[zone]), true)
-        }));
-        let mut served: BTreeMap<String, usize> = BTreeMap::new();
-        let roster = Roster::new(&fleet);
-        for number in 0..1000 {
-            let placed = roster.place(&import(number), MOST);
-            let of = |zone: &str| {
-                placed
-                    .iter()
-                    .filter(|a| a.zone.as_deref() == Some(zone))
-                    .count()
-            };
-            assert_eq!((of("a"), of("b"), of("c")), (6, 6, 4), "import {number}");
-            for agent in placed {
-                *served.entry(agent.node.to_string()).or_default() += 1;
-            }
-        }
-        let large = served.values().filter(|count| **count < 1000);
-        // 296 agents share 12,000 places: 40 each, give or take.
-        assert!(
-            large.clone().count() == 296 && large.clone().all(|count| (15..=75).contains(count))
-        );
-    }
-
-    #[test]
-    fn an_agent_that_flips_among_a_thousand_changes_the_sets_that_hold_it_and_no_others() {
-        let zones = ["a", "b", "c"];
-        let agent = |n: u16, ready| an_agent(n, Some(zones[usize::from(n % 3)]), ready);
-        let before = a_fleet((0..1000).map(|n| agent(n, true)));
-        let mut after = before.clone();
-        after.insert("n0500".into(), agent(500, false));
-        let (before, after) = (Roster::new(&before), Roster::new(&after));
-        let (mut held, mut changed) = (0, 0);
-        for number in 0..5000 {
-            let old = nodes(&import(number), &before, MOST);
-            let new = nodes(&import(number), &after, MOST);
-            held += usize::from(old.contains(&"n0500".to_owned()));
-            if old != new {
-                changed += 1;
-                let stayed = old.iter().filter(|node| new.contains(node)).count();
-                assert_eq!(stayed, MOST - 1, "one other agent takes its place");
-            }
-        }
-        println!("5,000 imports at 1,000 agents: one flip changes {changed} sets");
-        assert_eq!(held, changed);
-        // 16 of 1,000 agents hold an import, so about 80 of 5,000.
-        assert!((40..=130).contains(&changed), "{changed}");
-    }
-
-    proptest! {
-        #[test]
-        fn a_set_without_the_agent_that_flips_stays_the_same(
-            states in proptest::collection::vec((0u8..4, any::<bool>()), 1..80),
-            flipped in any::<prop::sample::Index>(),
-            count in 1usize..20,
-            number in 0usize..50,
-        ) {
-            let zone = |zone: u8| (zone > 0).then(|| zone.to_string());
-            let agent = |(n, (z, ready)): (usize, &(u8, bool))| an_agent(n as u16, zone(*z).as_deref(), *ready);
-            let before = a_fleet(states.iter().enumerate().map(agent));
-            let mut states = states.clone();
-            let flipped = flipped.index(states.len());
-            states[flipped].1 = !states[flipped].1;
-            let after = a_fleet(states.iter().enumerate().map(agent));
-            let (before, after) = (Roster::new(&before), Roster::new(&after));
-            let old = nodes(&import(number), &before, count);
-            let new = nodes(&import(number), &after, count);
-            prop_assert_eq!(old.len(), states.len().min(count));
-            let node = an_agent(flipped as u16, None, true).node.to_string();
-            if !old.contains(&node) && !new.contains(&node) {
-                prop_assert_eq!(old, new);
-            }
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 mod give_up;
 mod join;
 mod plan;
+mod reject;
 mod serve;
 
 use std::{
@@ -29,6 +30,7 @@ use super::{
     fleet::Fleet,
     placement::Roster,
     ports::{self, PortWish, Ports, TargetPort},
+    rejections::{Rejecting, Rejections},
     release::Releases,
     roll::{MARGIN, Roll},
 };
@@ -48,6 +50,7 @@ pub(crate) struct Cluster {
     table: Arc<AgentTable>,
     fleet: Fleet,
     roster: Roster,
+    rejections: Rejections,
     /// The ports that something listens on, on any node.
     listeners: BTreeSet<u16>,
     ports: Ports,
@@ -97,6 +100,8 @@ struct Subject<'a> {
     import: &'a Import,
     observed: &'a Observed,
     port: TargetPort,
+    /// The nodes whose agents are no endpoints of it.
+    rejecting: Rejecting,
     now: Timestamp,
 }
 
@@ -110,6 +115,7 @@ impl Cluster {
             table: Arc::default(),
             fleet: Fleet::new(),
             roster: Roster::default(),
+            rejections: Rejections::default(),
             listeners: BTreeSet::new(),
             ports: Ports::new(config.port_rules()),
             releases: Releases::default(),
@@ -139,6 +145,8 @@ impl Cluster {
         nodes: impl IntoIterator<Item = &'a Arc<str>>,
         now: Timestamp,
     ) -> bool {
+        let nodes: BTreeSet<_> = nodes.into_iter().collect();
+        self.rejections.retain_nodes(|node| nodes.contains(node));
         self.roll.set_fleet(&fleet, nodes, now);
         self.roll.meet(&self.table);
         if self.fleet == fleet {
@@ -155,7 +163,8 @@ impl Cluster {
         let lost = before.keys().filter(|node| !self.table.contains_key(*node));
         self.roll.lose(lost.cloned());
         self.roll.meet(&self.table);
-        let mut affected: BTreeSet<_> = self.releases.services().cloned().collect();
+        let mut affected = self.rejections.update(&before, &self.table);
+        affected.extend(self.releases.services().cloned());
         if reached(&before) != reached(&self.table) {
             affected.extend(self.merging.iter().cloned());
         }
@@ -185,9 +194,11 @@ impl Cluster {
         self.releases.services().cloned().collect()
     }
 
-    /// To be called before a round of [`Self::reconcile`].
-    pub(crate) fn begin(&mut self, now: Timestamp) {
+    /// To be called before a round of [`Self::reconcile`]: names the Imports that the time makes a
+    /// difference for.
+    pub(crate) fn begin(&mut self, now: Timestamp) -> BTreeSet<ObjectName> {
         self.roll.begin(now);
+        self.rejections.begin(now)
     }
 
     /// To be called after a round of [`Self::reconcile`]: asks the agents, and says when to look
@@ -203,7 +214,11 @@ impl Cluster {
             adds: alone.is_none_or(|time| now < time),
         });
         self.agents.set_keeping(self.releases.keeping());
-        let looks = [self.releases.next_look(), alone.filter(|time| now < *time)];
+        let looks = [
+            self.releases.next_look(),
+            self.rejections.next_look(),
+            alone.filter(|time| now < *time),
+        ];
         looks.into_iter().flatten().min()
     }
 
@@ -261,6 +276,7 @@ impl Cluster {
             import,
             observed,
             port,
+            rejecting: self.rejecting(name, &observed.slices),
             now,
         };
         let (served, finding) = if import.merges() {
@@ -272,10 +288,12 @@ impl Cluster {
             TargetPort::Stored(port) | TargetPort::Proposed(port) => Ok(*port),
             TargetPort::Refused(refused) => Err(refused),
         };
+        let mut port = ports::finding(name, requested, decided);
+        self.tell_rejections(&subject, &mut port);
         Outcome {
             served,
             target_port: decided.ok(),
-            findings: vec![finding, ports::finding(name, requested, decided)],
+            findings: vec![finding, port],
         }
     }
 

@@ -1,6 +1,10 @@
 //! The EndpointSlices of an Import: one set for each address family, with agents as endpoints.
 
-use std::{collections::BTreeMap, num::NonZeroU16};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+    sync::Arc,
+};
 
 use clusterlink_crds::labels;
 use clusterlink_model::ObjectName;
@@ -20,6 +24,9 @@ use super::{fleet::Agent, ownership, service::based_on};
 
 /// How many endpoints a slice holds, as in the slices of Kubernetes' own controller.
 const LARGEST: usize = 100;
+/// How many nodes are noted as left out at most: names are up to 253 bytes long, and all annotations of an
+/// object 256 KiB.
+const MOST_NOTED: usize = 500;
 
 /// What the slices of an Import are made from.
 #[derive(Clone, Debug)]
@@ -33,6 +40,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) target_port: NonZeroU16,
     /// The agents, and whether each may be given connections.
     pub(crate) endpoints: Vec<(&'a Agent, bool)>,
+    /// Agents that reject the Import, in the order of their nodes.
+    pub(crate) left_out: Vec<&'a Agent>,
 }
 
 impl Wanted<'_> {
@@ -74,6 +83,7 @@ impl Wanted<'_> {
                 name: Some(name),
                 namespace: Some(self.import.namespace.to_string()),
                 labels: Some(all.map(|(key, value)| (key.to_owned(), value)).collect()),
+                annotations: self.note(),
                 owner_references: Some(vec![ownership::reference(self.import, self.uid, true)]),
                 ..ObjectMeta::default()
             },
@@ -86,6 +96,12 @@ impl Wanted<'_> {
                 app_protocol: None,
             }]),
         }
+    }
+
+    fn note(&self) -> Option<BTreeMap<String, String>> {
+        let nodes = self.left_out.iter().take(MOST_NOTED);
+        let nodes: Vec<_> = nodes.map(|agent| &*agent.node).collect();
+        (!nodes.is_empty()).then(|| [(labels::LEFT_OUT.to_owned(), nodes.join(","))].into())
     }
 
     fn endpoints(&self, ipv4: bool) -> Vec<Endpoint> {
@@ -128,6 +144,10 @@ pub(crate) fn correct(observed: &EndpointSlice, wanted: &EndpointSlice) -> Optio
     if !missing.is_empty() {
         metadata.insert("labels".to_owned(), json!(missing));
     }
+    if note(observed) != note(wanted) {
+        let note = json!({labels::LEFT_OUT: note(wanted)});
+        metadata.insert("annotations".to_owned(), note);
+    }
     if observed.metadata.owner_references != wanted.metadata.owner_references {
         let owners = json!(wanted.metadata.owner_references);
         metadata.insert("ownerReferences".to_owned(), owners);
@@ -145,6 +165,20 @@ pub(crate) fn correct(observed: &EndpointSlice, wanted: &EndpointSlice) -> Optio
         patch["endpoints"] = endpoints;
     }
     Some(patch)
+}
+
+/// The nodes that an Import's slices say are left out.
+pub(crate) fn left_out(slices: &[Arc<EndpointSlice>]) -> BTreeSet<Arc<str>> {
+    let notes = slices.iter().filter_map(|slice| note(slice));
+    let nodes = notes.flat_map(|note| note.split(','));
+    nodes
+        .filter(|node| !node.is_empty())
+        .map(Into::into)
+        .collect()
+}
+
+fn note(slice: &EndpointSlice) -> Option<&String> {
+    slice.metadata.annotations.as_ref()?.get(labels::LEFT_OUT)
 }
 
 /// The families of a Service: whether each is IPv4.

@@ -19,7 +19,7 @@ impl Index {
         let Provider::Cluster(cluster) = &mut self.provider else {
             return;
         };
-        cluster.begin(now);
+        self.dirty.imports.append(&mut cluster.begin(now));
         if !std::mem::take(&mut self.dirty.fleet) {
             return;
         }

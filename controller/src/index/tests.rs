@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use clusterlink_model::{LocalPeer, PeerName, Snapshot, Update};
 use futures::FutureExt;
+use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -30,6 +31,8 @@ struct Harness {
     /// What the subscriber has put together from its updates.
     seen: Snapshot,
     retry: bool,
+    /// How much later it is than by the clock.
+    later: SignedDuration,
 }
 
 impl Harness {
@@ -64,6 +67,7 @@ impl Harness {
             subscription,
             seen: Snapshot::default(),
             retry: false,
+            later: SignedDuration::ZERO,
         }
     }
 
@@ -89,7 +93,7 @@ impl Harness {
 
     /// Settles, publishes, and lets the subscriber catch up.
     fn settle(&mut self) {
-        let settled = self.index.settle(Timestamp::now());
+        let settled = self.index.settle(Timestamp::now() + self.later);
         self.retry = settled.retry;
         self.publisher.publish(settled.changes);
         if let Some(Some(update)) = self.subscription.next().now_or_never() {

@@ -196,7 +196,8 @@ pub(crate) fn of_change(
 /// Whether a condition's new state is told, and if so whether it is a warning. That all is well
 /// from the start is no news; nor is what nobody can know yet.
 fn worth_telling(before: Option<&Condition>, after: &Condition) -> Option<bool> {
-    let doubtful = after.reason == reasons::CLIENT_WITHOUT_PEER;
+    let doubtful = [reasons::CLIENT_WITHOUT_PEER, reasons::NOT_ON_ALL_NODES];
+    let doubtful = doubtful.contains(&&*after.reason);
     let was = before.map(|before| (&*before.status, &*before.reason));
     match (was, &*after.status) {
         (Some((status, reason)), now) if status == now => {

@@ -45,8 +45,8 @@ impl Cluster {
             }
         };
         let sources = import::valid_sources(import);
-        let placed = self.roster.place(name, joined.count);
-        let endpoints = placed.into_iter().map(|agent| {
+        let placed = (self.roster).place(name, joined.count, &subject.rejecting);
+        let endpoints = placed.agents.into_iter().map(|agent| {
             let said = self.table.get(&agent.node);
             let usable = match said.filter(|said| said.pod == agent.pod) {
                 Some(said) => merge::is_usable(&sources, &said.report),
@@ -64,6 +64,7 @@ impl Cluster {
                 port_name: &joined.port_name,
                 target_port,
                 endpoints,
+                left_out: placed.left_out,
             };
             wanted.slices()
         });

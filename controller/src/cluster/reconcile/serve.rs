@@ -97,7 +97,7 @@ impl Cluster {
         if let Some(patch) = subject.wanted().correct(service) {
             plan.insert(service_key(name), Write::Patch { patch });
         }
-        let placed = self.roster.place(name, placement::MOST);
+        let placed = (self.roster).place(name, placement::MOST, &subject.rejecting);
         let wanted = subject.stored_port().map(|target_port| {
             let wanted = slices::Wanted {
                 import: name,
@@ -105,7 +105,10 @@ impl Cluster {
                 families: slices::families(service),
                 port_name: "",
                 target_port,
-                endpoints: placed.into_iter().map(|agent| (agent, true)).collect(),
+                endpoints: (placed.agents.into_iter())
+                    .map(|agent| (agent, true))
+                    .collect(),
+                left_out: placed.left_out,
             };
             wanted.slices()
         });

@@ -9,6 +9,7 @@ fn wanted<'a>(import: &'a ObjectName, agents: &'a [Agent]) -> Wanted<'a> {
         port_name: "web",
         target_port: NonZeroU16::new(9000).unwrap(),
         endpoints: agents.iter().map(|agent| (agent, true)).collect(),
+        left_out: Vec::new(),
     }
 }
 
@@ -89,10 +90,42 @@ fn a_slice_holds_a_hundred_endpoints_and_an_empty_one_stays() {
             .map(|s| s.endpoints.as_ref().unwrap().len())
             .collect();
         assert_eq!(found, sizes);
-        let names: std::collections::BTreeSet<_> =
-            slices.iter().map(|s| &s.metadata.name).collect();
+        let names: BTreeSet<_> = slices.iter().map(|s| &s.metadata.name).collect();
         assert_eq!(names.len(), sizes.len());
     }
+}
+
+#[test]
+fn slices_note_who_is_left_out_and_the_note_goes_with_the_last_one() {
+    let import = ObjectName::new("ns", "web");
+    let agents = [1, 2, 3].map(|number| an_agent(number, None, true));
+    let left_out = |agents: &[Agent]| {
+        let wanted = Wanted {
+            left_out: agents.iter().collect(),
+            ..wanted(&import, &[])
+        };
+        let slices = wanted.slices().into_iter();
+        slices.map(Arc::new).collect::<Vec<_>>()
+    };
+    let (two, none) = (left_out(&agents[1..]), left_out(&[]));
+    let annotations = two[1].metadata.annotations.as_ref().unwrap();
+    assert_eq!(annotations["clusterlink.net/left-out"], "n0002,n0003");
+    let nodes: Vec<_> = super::left_out(&two).into_iter().collect();
+    assert_eq!(nodes, ["n0002".into(), "n0003".into()]);
+    assert!(super::left_out(&none).is_empty());
+    assert_eq!(none[0].metadata.annotations, None);
+
+    let patch = correct(&two[0], &none[0]).unwrap();
+    let gone = json!({"clusterlink.net/left-out": null});
+    assert_eq!(patch["metadata"]["annotations"], gone);
+    let patch = correct(&none[0], &two[0]).unwrap();
+    let noted = json!({"clusterlink.net/left-out": "n0002,n0003"});
+    assert_eq!(patch["metadata"]["annotations"], noted);
+
+    let many: Vec<_> = (0..1000)
+        .map(|number| an_agent(number, None, true))
+        .collect();
+    assert_eq!(super::left_out(&left_out(&many)).len(), MOST_NOTED);
 }
 
 #[test]
@@ -101,7 +134,7 @@ fn only_what_differs_is_corrected() {
     let agents = [an_agent(1, Some("z1"), true)];
     let right = wanted(&import, &agents).slices().remove(0);
     type Change = fn(&mut EndpointSlice);
-    let cases: [(&str, Change, &[&str]); 7] = [
+    let cases: [(&str, Change, &[&str]); 9] = [
         ("nothing", |_| {}, &[]),
         (
             "a label more",
@@ -138,6 +171,16 @@ fn only_what_differs_is_corrected() {
                         .remove(labels::SERVICE_NAME),
                 );
             },
+            &["metadata"],
+        ),
+        (
+            "an annotation more",
+            |s| s.metadata.annotations = Some([("a".into(), "b".into())].into()),
+            &[],
+        ),
+        (
+            "a node noted that is not left out",
+            |s| s.metadata.annotations = Some([(labels::LEFT_OUT.into(), "n9".into())].into()),
             &["metadata"],
         ),
         (

@@ -10,6 +10,8 @@ use crate::{
     cluster::{ClusterConfig, Desired, Kind, Write, WriteKey},
 };
 
+mod rejections;
+
 struct Scene {
     harness: Harness,
     desired: Desired,

@@ -76,6 +76,18 @@ fn people_hear_of_what_turns_bad_and_of_what_turns_good() {
             Some(true),
         ),
         row(
+            "some agents do not serve it",
+            Some(("True", "Allocated")),
+            ("True", "NotOnAllNodes"),
+            Some(true),
+        ),
+        row(
+            "all serve it again",
+            Some(("True", "NotOnAllNodes")),
+            ("True", "Allocated"),
+            None,
+        ),
+        row(
             "doubtful now",
             Some(("True", "Valid")),
             ("True", "ClientWithoutPeer"),
