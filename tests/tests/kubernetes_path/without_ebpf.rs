@@ -98,12 +98,62 @@ impl Scenery {
             let expected = format!("Import {NAMESPACE}/web: ");
             ensure!(problem.starts_with(&expected), "{problem}");
         }
+        self.nobody_is_sent_there(&other)?;
         other.process.kill9()?;
         wait_for("the port is the agent's again", PATIENCE, || {
             Ok(self.problems()?.is_empty())
         })?;
-        ensure!(other.accepted()? == 0, "the other one was reached");
+        let Scenery { world, client, .. } = &*self;
+        let condition = "ImportTargetPortValid";
+        (world.west.cluster).wait_condition("import", NAMESPACE, "web", condition, "True")?;
+        wait_for("an endpoint of each family", PATIENCE, || {
+            Ok(self.endpoints()? == 2)
+        })?;
+        let what = "kube-proxy knows the agent again";
+        wait_verdict(what, PATIENCE, client, world.address, &SERVED).map(drop)
+    }
+
+    /// The agent that cannot have the port is no endpoint any more, and the Import says why.
+    fn nobody_is_sent_there(&self, other: &Server) -> Result<()> {
+        let Scenery { world, client, .. } = self;
+        wait_for("the endpoints are gone", PATIENCE, || {
+            Ok(self.endpoints()? == 0)
+        })?;
+        let refused = [Verdict::Refused];
+        let what = "kube-proxy has followed";
+        wait_verdict(what, PATIENCE, client, world.address, &refused)?;
+        let before = other.accepted()?;
+        let seen = verdict(client, world.address)?;
+        ensure!(seen == Verdict::Refused, "{seen:?}");
+        ensure!(other.accepted()? == before, "the other one was reached");
+
+        let condition = "ImportTargetPortValid";
+        let cluster = &world.west.cluster;
+        let import = cluster.wait_condition("import", NAMESPACE, "web", condition, "False")?;
+        let all = import["status"]["conditions"].as_array();
+        let said = all.into_iter().flatten();
+        let mut said = said.filter(|one| one["type"] == condition);
+        let said = said.next().context("no condition")?;
+        let message = said["message"].as_str().unwrap_or_default();
+        let (node, port) = (self.host().name(), self.target.port());
+        ensure!(
+            said["reason"] == "NotOnAnyNode"
+                && message.contains(&format!("on node {node}: "))
+                && message.contains(&format!("sport = :{port}")),
+            "{said}"
+        );
         Ok(())
+    }
+
+    /// How many endpoints the slices of the import have.
+    fn endpoints(&self) -> Result<usize> {
+        let plane = &self.world.west.cluster.plane;
+        let label = "kubernetes.io/service-name=web";
+        let slices = plane.get(&["endpointslices", "-n", NAMESPACE, "-l", label])?;
+        let slices = slices["items"].as_array().context("no slices")?;
+        ensure!(slices.len() == 2, "one slice of each family");
+        let endpoints = slices.iter().map(|one| one["endpoints"].as_array());
+        Ok(endpoints.flatten().map(Vec::len).sum())
     }
 
     /// A pod of another node and the node's own process have the verdicts that they always have.
