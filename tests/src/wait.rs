@@ -1,13 +1,36 @@
 //! Waiting for a condition, never for a time.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
+/// What must not be seen at any time, not even in passing.
+#[derive(Debug)]
+struct Violation(String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Fails unless this holds. Within a condition that is waited for any other error is one more reason
+/// to ask again; this one ends the waiting, since it would be forgotten by the next answer.
+pub fn always(holds: bool, violation: impl fmt::Display) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Violation(violation.to_string()).into())
+}
+
 /// Asks again and again, with back-off, until `condition` holds, and names what it last saw when the deadline passes.
 ///
 /// The condition answers `Ok(Some(value))` when it holds, `Ok(None)` when it does not hold yet,
-/// and `Err` with the reason why it cannot be told yet; only the deadline ends the waiting.
+/// and `Err` with the reason why it cannot be told yet; only the deadline ends the waiting, and what
+/// must [`always`] hold.
 pub fn wait_until<T>(
     what: &str,
     deadline: Duration,
@@ -19,6 +42,9 @@ pub fn wait_until<T>(
         let last = match condition() {
             Ok(Some(value)) => return Ok(value),
             Ok(None) => "it does not hold".to_owned(),
+            Err(error) if error.is::<Violation>() => {
+                return Err(error.context(format!("while waiting until {what}")));
+            }
             Err(error) => format!("{error:#}"),
         };
         let waited = start.elapsed();
@@ -44,6 +70,8 @@ pub fn wait_for(
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
+
     use super::*;
 
     #[test]
@@ -65,5 +93,29 @@ mod tests {
             Ok((asked == 3).then_some(asked))
         });
         assert_eq!(value.unwrap(), 3);
+    }
+
+    #[test]
+    fn what_must_always_hold_ends_the_waiting_when_it_does_not_however_it_is_told() {
+        let mut asked = 0;
+        let error = wait_until::<()>("they agree", Duration::from_secs(60), || {
+            asked += 1;
+            wait_for("an inner condition", Duration::from_secs(60), || {
+                always(asked < 3, "both lead").context("at the second replica")?;
+                Ok(true)
+            })?;
+            anyhow::bail!("they do not agree")
+        })
+        .unwrap_err();
+        assert_eq!(asked, 3);
+        let told = format!("{error:#}");
+        for part in [
+            "until they agree",
+            "until an inner condition",
+            "both lead",
+            "at the second replica",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
     }
 }

@@ -11,7 +11,7 @@ mod garbage;
 use anyhow::{Context, Result, ensure};
 use clusterlink_controller::cluster::{Kind, Verb};
 use clusterlink_tests::story;
-use clusterlink_tests::wait::{wait_for, wait_until};
+use clusterlink_tests::wait::{always, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use controller::SYSTEM;
@@ -136,10 +136,8 @@ fn a_service_of_the_same_name_is_somebody_elses_until_it_is_given_to_us() -> Res
         wait_for("the edit is repaired", SOON, || {
             let now = cluster.find("service", "web")?.context("it is gone")?;
             let labels = &now["metadata"]["labels"];
-            ensure!(
-                labels["team"] == "a" && now["metadata"]["annotations"]["note"] == "b",
-                "{now}"
-            );
+            let theirs = labels["team"] == "a" && now["metadata"]["annotations"]["note"] == "b";
+            always(theirs, format_args!("what is theirs is changed: {now}"))?;
             Ok(labels["clusterlink.net/import-name"] == "web"
                 && now["spec"].get("selector").is_none())
         })?;
@@ -207,7 +205,7 @@ fn a_service_of_the_same_name_is_somebody_elses_until_it_is_given_to_us() -> Res
             let now = cluster.find("service", "web")?.context("it is gone")?;
             let owned = now["metadata"].get("ownerReferences").is_some();
             let finalized = now["metadata"].get("finalizers").is_some();
-            ensure!(finalized, "the finalizer went before the agents let go");
+            always(finalized, "the finalizer went before the agents let go")?;
             Ok(!owned && cluster.slices("web")?.is_empty())
         })?;
         ensure!(cluster.served("web")?.is_none(), "it is still served");

@@ -9,7 +9,7 @@ use crate::pod::Pod;
 use crate::process::Process;
 use crate::report::{Amount, Exchange};
 use crate::traffic::Client;
-use crate::wait::wait_for;
+use crate::wait::{always, wait_for};
 use crate::world::{Verdict, wait_verdict};
 
 /// What is written ten times a second in a transfer that takes its time.
@@ -114,7 +114,10 @@ pub fn whole(all: &[Exchange]) -> Result<()> {
         ensure!(one.succeeded(), "a transfer failed: {one:?}");
         let answer: Amount = serde_json::from_str(&one.text)
             .with_context(|| format!("the sink answered {:?}", one.text))?;
-        ensure!(answer == one.sent, "{answer:?} arrived of {:?}", one.sent);
+        always(
+            answer == one.sent,
+            format_args!("{answer:?} arrived of {:?}", one.sent),
+        )?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use clusterlink_agent::control::Updates as _;
 use clusterlink_agent::push::{Client, Config, Inputs, PushHandle, PushUpdates};
 use clusterlink_agent::released::Released;
@@ -12,7 +12,7 @@ use clusterlink_model::{Import, ObjectName, Snapshot};
 use clusterlink_proto::NodeReport;
 use clusterlink_tests::controller::SYSTEM;
 use clusterlink_tests::kubernetes::ControlPlane;
-use clusterlink_tests::wait::wait_until;
+use clusterlink_tests::wait::{always, wait_until};
 use clusterlink_tests::world::NAMESPACE;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -231,7 +231,7 @@ impl Agent {
     pub(crate) fn wait_refused(&self) -> Result<String> {
         wait_until("the agent is refused", PATIENCE, || {
             let status = self.handle.status().borrow().clone();
-            ensure!(!status.synced, "it was let in: {status:?}");
+            always(!status.synced, format_args!("it was let in: {status:?}"))?;
             Ok(status.error)
         })
     }

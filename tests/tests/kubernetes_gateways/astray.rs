@@ -10,7 +10,7 @@ use clusterlink_tests::manifests::{everything, matching, privileged_policy, with
 use clusterlink_tests::peer::PORT;
 use clusterlink_tests::stories::{Clusters, Share, Stage as _};
 use clusterlink_tests::traffic::{Client, Decoys, any, datagram};
-use clusterlink_tests::wait::{wait_for, wait_until};
+use clusterlink_tests::wait::{always, wait_for, wait_until};
 use clusterlink_tests::world::{NAMESPACE, Verdict, wait_verdict};
 use clusterlink_tests::{Place, Pod, Scene};
 
@@ -194,7 +194,8 @@ impl Astray {
             if *seen == Verdict::Served {
                 let allowed = place.name() == self.allowed.name();
                 let right = exchange.text == "east" && exchange.peer_name == Some(target);
-                ensure!(allowed && right, "{}: {exchange:?}", place.name());
+                let who = place.name();
+                always(allowed && right, format_args!("{who}: {exchange:?}"))?;
                 self.served.set(self.served.get() + 1);
             }
             for port in [target.port(), 53] {
