@@ -28,6 +28,7 @@ pub mod latency;
 pub mod listing;
 pub mod manifests;
 pub mod network;
+pub mod payload;
 pub mod peer;
 pub mod pki;
 pub mod place;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
+use clusterlink_tests::payload::Tally;
 use clusterlink_tests::report::{Amount, End, Exchange};
 use nix::errno::Errno;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::stream::{Receiving, Sending, Tally, alternate, receive, reset, send};
+use crate::stream::{Receiving, Sending, alternate, receive, reset, send};
 
 /// What each connection does.
 #[derive(Clone, Debug, Args)]

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use clusterlink_tests::payload::Tally;
 use clusterlink_tests::report::{Amount, End, ServerEvent};
 
-use crate::stream::{CHUNK, Receiving, Sending, Tally, end_of, receive, reset, send};
+use crate::stream::{CHUNK, Receiving, Sending, end_of, receive, reset, send};
 
 /// What to serve where.
 #[derive(Clone, Debug, Args)]
@@ -57,7 +58,7 @@ enum Mode {
     Mute,
     /// Reads a little at a time.
     Slow,
-    /// Sends a little at a time, for ever.
+    /// Sends pseudo-random bytes, a little at a time, for ever.
     Trickle,
     /// Counts connections and bytes, and answers nothing.
     Decoy,
@@ -200,6 +201,7 @@ impl Serve {
             }
             Mode::Trickle => {
                 let sending = Sending {
+                    seed: self.seed,
                     forever: true,
                     chunk: Some(64),
                     pace: Some(pace),

@@ -1,67 +1,17 @@
-//! Pieces that clients and servers share: payload, checksums, exact errors, resets.
+//! Pieces that clients and servers share: sending, receiving, exact errors, resets.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clusterlink_tests::payload::{Payload, Tally};
 use clusterlink_tests::report::{Amount, End};
-use crc32fast::Hasher;
 use nix::sys::socket::MsgFlags;
 use socket2::SockRef;
 
 /// The size of one read or write.
 pub(crate) const CHUNK: usize = 64 * 1024;
-
-/// Pseudo-random bytes that never repeat, so that a lost, doubled or swapped block changes the checksum.
-#[derive(Debug)]
-pub(crate) struct Payload {
-    state: u64,
-}
-
-impl Payload {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { state: seed }
-    }
-
-    /// Fills the buffer with what comes next.
-    pub(crate) fn fill(&mut self, buffer: &mut [u8]) {
-        for word in buffer.chunks_mut(8) {
-            // The generator is splitmix64.
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut value = self.state;
-            value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            value ^= value >> 31;
-            word.copy_from_slice(&value.to_le_bytes()[..word.len()]);
-        }
-    }
-}
-
-/// A count with its running checksum.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    bytes: u64,
-    hasher: Hasher,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        self.hasher.update(bytes);
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    pub(crate) fn amount(self) -> Amount {
-        Amount {
-            bytes: self.bytes,
-            crc32: self.hasher.finalize(),
-        }
-    }
-}
 
 /// What to send, and how fast.
 #[derive(Clone, Debug, Default)]
@@ -240,25 +190,5 @@ pub(crate) fn end_of(error: &io::Error) -> End {
             End::Timeout
         }
         _ => End::Errno(error.raw_os_error().unwrap_or(-1)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_payload_depends_on_the_seed_alone_and_not_on_the_buffers() {
-        let mut whole = vec![0; 4096];
-        Payload::new(7).fill(&mut whole);
-        let mut parts = vec![0; 4096];
-        let mut payload = Payload::new(7);
-        for part in parts.chunks_mut(512) {
-            payload.fill(part);
-        }
-        assert_eq!(whole, parts);
-        let mut other = vec![0; 4096];
-        Payload::new(8).fill(&mut other);
-        assert_ne!(whole, other);
     }
 }
