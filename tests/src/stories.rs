@@ -13,6 +13,7 @@ pub mod failover;
 pub mod identity;
 pub mod idle;
 pub mod live;
+pub mod outage;
 pub mod policy;
 pub mod transfers;
 pub mod transport;

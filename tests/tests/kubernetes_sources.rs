@@ -1,11 +1,13 @@
-//! Which of two exporting peers serves a pod of a cluster: balancing, failover, and what kubectl
-//! changes while connections are made; steered and by kube-proxy.
+//! Which of several exporting peers serves a pod of a cluster: balancing, failover, an outage, and what
+//! kubectl changes while connections are made; steered and by kube-proxy.
 #![forbid(unsafe_code)]
 
 #[path = "kubernetes_sources/balance.rs"]
 mod balance;
 #[path = "kubernetes_sources/causes.rs"]
 mod causes;
+#[path = "kubernetes_sources/outage.rs"]
+mod outage;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use clusterlink_tests::cluster::{
 use clusterlink_tests::manifests::{self, with_scheme};
 use clusterlink_tests::report::Exchange;
 use clusterlink_tests::stories::live::Live;
-use clusterlink_tests::stories::{Clusters, Share, Stage as _};
+use clusterlink_tests::stories::{Clusters, Share, Stage as _, failover};
 use clusterlink_tests::traffic::{Client, Server, any};
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, Verdict, wait_verdict};
@@ -26,10 +28,12 @@ use clusterlink_tests::{Fabric, Peer, PeerOptions, Pod, Scene, story};
 /// How soon what kubectl has changed has to be in force for new connections.
 const SOON: Duration = Duration::from_secs(2);
 
-/// A cluster that imports `web` from another cluster, `east`, and from a plain host, `north`.
+/// A cluster that imports `web` from another cluster, `east`, and from a plain host, `north`; another
+/// plain host, `south`, is for what needs a peer of its own.
 struct Fleet {
     pair: Pair,
     north: Peer,
+    south: Peer,
     bare: Node,
     east_web: Workload,
     east_server: Server,
@@ -40,29 +44,26 @@ impl Fleet {
     fn new(scene: &Scene) -> Result<Self> {
         let fabric = Fabric::create(scene, "fabric")?;
         let pair = Pair::new(scene, &fabric)?;
-        let north = scene.host("north")?;
-        let mut north = Peer::prepare(&north, &fabric, PeerOptions::default())?;
+        let [north, south] = [
+            plain(scene, &fabric, "north")?,
+            plain(scene, &fabric, "south")?,
+        ];
         let north_server = Server::named(north.host(), "north")?;
-        let backend = SocketAddr::new(north.host().ipv4(), north_server.address.port());
-        north.apply("peers.yaml", &[manifests::peer("west", &[])])?;
-        north.apply(
-            "web.yaml",
-            &manifests::shared(NAMESPACE, "web", 80, backend),
-        )?;
-        north.apply("allow.yaml", &[manifests::allow_all(NAMESPACE)])?;
-        north.run()?;
+        exports(&north, "web", &north_server)?;
 
         let east = &pair.east;
         let east_web = Workload::start(&east.cluster, &east.node, NAMESPACE, "web", |pod| pod)?;
         let east_server = Server::start(&east_web, "name", any(8080), &["--name", "east"])?;
         east.export("web", &[(&east_web, 8080)])?;
-        pair.west.cluster.know(&[("north", north.address())])?;
+        let others = [("north", north.address()), ("south", south.address())];
+        pair.west.cluster.know(&others)?;
         pair.allow_all()?;
         let mut bare = Node::join(&pair.west.cluster, &scene.host("bare")?)?;
         bare.start_proxy(&pair.west.cluster)?;
         let fleet = Self {
             pair,
             north,
+            south,
             bare,
             east_web,
             east_server,
@@ -87,6 +88,22 @@ impl Fleet {
     fn by_the_service_path(&self) -> Clusters<'_> {
         Clusters::by_the_service_path(&self.pair, &self.bare)
     }
+}
+
+/// A peer on a plain host that lets everybody in.
+fn plain(scene: &Scene, fabric: &Fabric, name: &str) -> Result<Peer> {
+    let mut peer = Peer::prepare(&scene.host(name)?, fabric, PeerOptions::default())?;
+    peer.apply("peers.yaml", &[manifests::peer("west", &[])])?;
+    peer.apply("allow.yaml", &[manifests::allow_all(NAMESPACE)])?;
+    peer.run()?;
+    Ok(peer)
+}
+
+/// Exports a server of a plain host.
+fn exports(peer: &Peer, name: &str, server: &Server) -> Result<()> {
+    let backend = SocketAddr::new(peer.host().ipv4(), server.address.port());
+    let shared = manifests::shared(NAMESPACE, name, 80, backend);
+    peer.apply(&format!("{name}.yaml"), &shared)
 }
 
 /// A client of each path.
@@ -130,10 +147,13 @@ fn pods_are_served_by_the_sources_that_kubectl_has_named_and_that_are_there() ->
         west.import("web", "static", &["east", "north"])?;
         let web = west.cluster.import_address(NAMESPACE, "web")?;
         clients.hear("at first", PATIENCE, web, "east")?;
-        changes(&fleet, &clients, web).context("changes")?;
-        balance::told(&fleet, &clients, web).context("balancing")?;
-        causes::told(&fleet, &clients).context("causes of failover")?;
-        failover(&mut fleet, &clients, web).context("failover")?;
+        outage::told(&fleet, &clients, || {
+            changes(&fleet, &clients, web).context("changes")?;
+            balance::told(&fleet, &clients, web).context("balancing")?;
+            causes::told(&fleet, &clients).context("causes of failover")
+        })
+        .context("an outage")?;
+        killed(&mut fleet, &clients, web).context("a killed gateway")?;
         import_that_goes(&fleet).context("an Import that goes")
     })
 }
@@ -181,7 +201,7 @@ fn changes(fleet: &Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
 }
 
 /// The gateway of `east` is killed under clients that loop, and under connections that hold.
-fn failover(fleet: &mut Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
+fn killed(fleet: &mut Fleet, clients: &Clients, web: SocketAddr) -> Result<()> {
     const BEFORE: usize = 20;
     let mut held = Vec::new();
     for stage in [fleet.steered(), fleet.by_the_service_path()] {
@@ -190,7 +210,7 @@ fn failover(fleet: &mut Fleet, clients: &Clients, web: SocketAddr) -> Result<()>
         let served = [Verdict::Served];
         wait_verdict("it is shared", PATIENCE, &client, echo.address, &served)?;
         let live = Live::connect(stage.west(), &client, &echo)?;
-        held.push((echo, live));
+        held.push((echo, client, live));
     }
     let mut loops = Vec::new();
     for (path, client) in &clients.0 {
@@ -206,9 +226,11 @@ fn failover(fleet: &mut Fleet, clients: &Clients, web: SocketAddr) -> Result<()>
     }
     let start = Instant::now();
     fleet.pair.east.node.kill_agent()?;
-    for (mut echo, live) in held {
-        let [client, server] = live.cut(&mut echo, start)?;
-        eprintln!("a killed gateway: client cut {client:.2?}, server cut {server:.2?}");
+    let mut cut = Vec::new();
+    for (mut echo, client, live) in held {
+        let [at_client, at_server] = live.cut(&mut echo, start)?;
+        eprintln!("a killed gateway: client cut {at_client:.2?}, server cut {at_server:.2?}");
+        cut.push((client, echo));
     }
     for (path, mut calls) in loops {
         calls.wait_success(PATIENCE)?;
@@ -225,6 +247,11 @@ fn failover(fleet: &mut Fleet, clients: &Clients, web: SocketAddr) -> Result<()>
         let last = &all[all.len() - BEFORE..];
         let north = last.iter().all(|one| one.text == "north");
         ensure!(north, "{path}: {last:?}");
+    }
+    let west = &fleet.pair.west;
+    let refused = format!("cannot connect to {}", fleet.pair.east.node.address());
+    for (client, echo) in &cut {
+        failover::nobody_serves(west, client, echo, ("east", &refused))?;
     }
     let east = &mut fleet.pair.east;
     east.node

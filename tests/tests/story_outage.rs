@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clusterlink_tests::report::Exchange;
+use clusterlink_tests::stories::Stage as _;
+use clusterlink_tests::stories::bodies::Bodies;
+use clusterlink_tests::stories::outage::{self, PATIENCE};
 use clusterlink_tests::traffic::{Client, Server};
 use clusterlink_tests::wait::wait_for;
 use clusterlink_tests::world::{SOON, Verdict, World, wait_verdict};
 use clusterlink_tests::{Place, Pod, Process, Scene, story};
-
-/// What an established connection bears with: TCP gives up on unanswered packets after 30 s.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Stage {
     world: World,
@@ -86,22 +86,15 @@ impl Stage {
         wait_for("the stream flows", soon, || Ok(self.received()? > before))
     }
 
-    fn once(&self, text: &str) -> Result<Exchange> {
-        let one = Client::to(self.web).say(text).once(&self.client)?;
-        ensure!(
-            one.total_us < 1_000_000,
-            "it took a second and more: {one:?}"
-        );
-        Ok(one)
+    fn served_by(&self, name: &str, text: &str) -> Result<()> {
+        outage::is_served_by(name, &self.client, self.web, text)
     }
 
-    fn served_by(&self, name: &str, text: &str) -> Result<()> {
-        let one = self.once(text)?;
-        ensure!(
-            one.succeeded() && one.text == name,
-            "not by {name}: {one:?}"
-        );
-        Ok(())
+    /// Waits until east is the one that serves.
+    fn east_serves_again(&self) -> Result<()> {
+        wait_for("east serves again", Duration::from_secs(20), || {
+            Ok(outage::once(&self.client, self.web, "hello")?.text == "east")
+        })
     }
 }
 
@@ -112,39 +105,35 @@ fn an_outage_costs_new_clients_less_than_a_second_and_a_stream_what_tcp_would() 
         stage.served_by("east", "hello")?;
 
         stage.east("down")?;
-        let cut = Instant::now();
-        // Who says nothing before it is heard loses nothing, from the first one on.
-        for _ in 0..3 {
-            stage.served_by("north", "")?;
-        }
-        // What was sent along in the last second of east's life may be lost, and nothing later.
-        wait_for("a second has passed", SOON * 2, || Ok(cut.elapsed() > SOON))?;
-        while cut.elapsed() < Duration::from_secs(5) {
-            stage.served_by("north", "hello")?;
-        }
+        let cut = (Instant::now(), Duration::from_secs(5));
+        outage::the_next_source_serves("north", &stage.client, stage.web, cut)?;
         let before = stage.received()?;
         stage.east("up")?;
         stage.flows_on(before)?;
         ensure!(stage.stream.ended()?.is_none(), "the stream has ended");
-        wait_for("east serves again", Duration::from_secs(10), || {
-            Ok(stage.once("hello")?.text == "east")
-        })?;
+        stage.east_serves_again()?;
 
         let before = stage.received()?;
         stage.flows_on(before)?;
+        let [down, up] = [("down", "trickle"), ("up", "sink")];
+        let share = |(name, mode)| stage.world.share(name, mode, &[]);
+        let bodies = Bodies::slow(stage.client.clone(), [share(down)?, share(up)?]);
+        let flowing = bodies.flow(&stage.world.west, 4)?;
         stage.east("down")?;
         let cut = Instant::now();
-        stage.stream.wait(PATIENCE + Duration::from_secs(10))?;
+        let patience = PATIENCE + Duration::from_secs(10);
+        stage.stream.wait(patience)?;
         ensure!(cut.elapsed() > PATIENCE / 2, "after {:?}", cut.elapsed());
         let all: Vec<Exchange> = stage.stream.reports()?;
         let one = all.first().context("the stream's client reports nothing")?;
         // A socket reports its reset once: to whoever reads or writes next.
         let ends = [one.send_end, one.receive_end];
         ensure!(ends.iter().any(|end| end.is_reset()), "{one:?}");
+        for bodies in flowing {
+            bodies.are_reset_within(patience.saturating_sub(cut.elapsed()))?;
+        }
         stage.served_by("north", "hello")?;
         stage.east("up")?;
-        wait_for("east serves again", Duration::from_secs(20), || {
-            Ok(stage.once("hello")?.text == "east")
-        })
+        stage.east_serves_again()
     })
 }

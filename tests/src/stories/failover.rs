@@ -1,4 +1,5 @@
-//! A source that cannot serve is followed by the next one within the same connection.
+//! A source that cannot serve is followed by the next one within the same connection, and where there
+//! is none the flow log says why.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Side;
+use super::{Share, Side};
 use crate::pod::Pod;
 use crate::traffic::Client;
 use crate::wait::wait_until;
+use crate::world::{NAMESPACE, Verdict, verdict};
 
 /// How soon a connection has to be in the flow log.
 const LOGGED: Duration = Duration::from_secs(2);
@@ -41,8 +43,47 @@ pub fn the_first_connection_is_served_by(
     Ok(tried)
 }
 
+/// A connection to what only one peer exports is reset, because that peer cannot serve: the flow log of
+/// `west` names peer and Export, and what came of it begins like that.
+pub fn nobody_serves(
+    west: &dyn Side,
+    client: &Pod,
+    share: &Share,
+    (peer, outcome): (&str, &str),
+) -> Result<()> {
+    let before = flows(west, client, &share.name)?.len();
+    let seen = verdict(client, share.address)?;
+    ensure!(seen == Verdict::Reset, "{} saw {seen:?}", client.name());
+    wait_until("the connection is in the flow log", LOGGED, || {
+        let flows = flows(west, client, &share.name)?;
+        let flow = flows.get(before..).and_then(<[Value]>::first);
+        let flow = flow.context("it is not in the log yet")?;
+        let tried = tried(flow);
+        let [one] = tried.as_slice() else {
+            bail!("{flow:#}")
+        };
+        let export = &flow["attempts"][0]["export"];
+        ensure!(
+            flow["reason"] == "no-source"
+                && one.starts_with(&format!("{peer}: {outcome}"))
+                && export["name"] == share.name.as_str()
+                && export["namespace"] == NAMESPACE,
+            "{flow:#}"
+        );
+        Ok(Some(()))
+    })
+}
+
 /// The oldest flow of a client to an Import that has ended.
 pub fn first_flow(west: &dyn Side, client: &Pod, import: &str) -> Result<Value> {
+    let mut flows = flows(west, client, import)?.into_iter();
+    flows
+        .next()
+        .with_context(|| format!("no flow to {import} has ended"))
+}
+
+/// The flows of a client to an Import that have ended, oldest first.
+fn flows(west: &dyn Side, client: &Pod, import: &str) -> Result<Vec<Value>> {
     let flows = west.flows()?;
     let pod = format!("/{}", client.pod_name());
     let is = |flow: &&Value| {
@@ -50,8 +91,7 @@ pub fn first_flow(west: &dyn Side, client: &Pod, import: &str) -> Result<Value> 
         flow["import"]["name"] == import && client.ends_with(&pod)
     };
     let recent = flows["recent"].as_array().context("no recent flows")?;
-    let found = recent.iter().find(is).cloned();
-    found.with_context(|| format!("{flows:#}"))
+    Ok(recent.iter().filter(is).cloned().collect())
 }
 
 /// What a flow says of the sources that did not serve it, each as `peer: why`.
