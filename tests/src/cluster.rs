@@ -97,7 +97,16 @@ impl Cluster {
     /// would have renewed what they have mounted.
     pub fn renew_certs(&self, files: &[(&str, &str)]) -> Result<()> {
         let files: BTreeMap<_, _> = files.iter().copied().collect();
-        let patch = json!({"stringData": files}).to_string();
+        self.patch_certs(&json!({"stringData": files}))
+    }
+
+    /// Takes a file out of the peer's Secret.
+    pub fn remove_cert(&self, file: &str) -> Result<()> {
+        self.patch_certs(&json!({"data": {file: null}}))
+    }
+
+    fn patch_certs(&self, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
         let patch = ["patch", "secret", SECRET, "-n", SYSTEM, "-p", &patch];
         self.plane.run(&patch)?;
         mount::secret(&self.plane, SYSTEM, SECRET, &self.certs)

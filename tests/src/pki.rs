@@ -1,4 +1,4 @@
-//! Certificates that `clusterlink create` would not make: expired, of other names, with known serials.
+//! Certificates that `clusterlink create` would not make, expired or of other names, and revocations.
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +9,7 @@ use rcgen::{
     CertificateParams, CertificateRevocationListParams, DistinguishedName, ExtendedKeyUsagePurpose,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
+use x509_parser::pem::parse_x509_pem;
 
 use crate::fabric::Fabric;
 
@@ -34,8 +35,6 @@ pub struct Leaf {
 pub struct Terms<'a> {
     /// Its DNS SANs.
     pub names: &'a [&'a str],
-    /// Its serial number.
-    pub serial: u64,
     /// Whether its time is over.
     pub expired: bool,
 }
@@ -64,7 +63,6 @@ impl Authority {
         let names: Vec<String> = terms.names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names)?;
         params.distinguished_name = DistinguishedName::new();
-        params.serial_number = Some(SerialNumber::from(terms.serial));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
@@ -85,11 +83,11 @@ impl Authority {
         })
     }
 
-    /// A revocation list with one certificate, PEM.
-    pub fn revocation_list(&self, serial: u64) -> Result<String> {
+    /// A revocation list with one certificate that it has issued; both are PEM.
+    pub fn revocation_list(&self, certificate: &str) -> Result<String> {
         let now = SystemTime::now();
         let revoked = RevokedCertParams {
-            serial_number: SerialNumber::from(serial),
+            serial_number: serial_number(certificate)?,
             revocation_time: now.into(),
             reason_code: None,
             invalidity_date: None,
@@ -106,6 +104,13 @@ impl Authority {
     }
 }
 
+fn serial_number(certificate: &str) -> Result<SerialNumber> {
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).context("no PEM")?;
+    let certificate = pem.parse_x509().context("no certificate")?;
+    let serial = certificate.serial.to_bytes_be();
+    Ok(SerialNumber::from(serial))
+}
+
 /// Writes a file of a certificate directory under another name and renames it.
 pub fn put(directory: &Path, file: &str, content: &str) -> Result<()> {
     let temporary = directory.join(format!("{file}.new"));
@@ -113,10 +118,4 @@ pub fn put(directory: &Path, file: &str, content: &str) -> Result<()> {
         .with_context(|| format!("cannot write {}", temporary.display()))?;
     fs::rename(&temporary, directory.join(file))
         .with_context(|| format!("cannot put {file} in place"))
-}
-
-/// Puts a certificate and its key in place.
-pub fn put_leaf(directory: &Path, leaf: &Leaf) -> Result<()> {
-    put(directory, "cert.pem", &leaf.cert)?;
-    put(directory, "key.pem", &leaf.key)
 }

@@ -15,6 +15,7 @@ pub mod idle;
 pub mod live;
 pub mod outage;
 pub mod policy;
+pub mod revocation;
 pub mod transfers;
 pub mod transport;
 
@@ -68,6 +69,9 @@ pub trait Side: Debug {
 
     /// Gives some of its certificate files, each by its name, another content.
     fn renew(&self, files: &[(&str, &str)]) -> Result<()>;
+
+    /// Takes one of its certificate files away.
+    fn take_away(&self, file: &str) -> Result<()>;
 }
 
 /// How long it may take until what is shared is served, where that is not what is looked at.

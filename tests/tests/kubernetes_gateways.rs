@@ -1,9 +1,11 @@
-//! Gateways of two clusters are called by strangers, get new certificates, lose the link between them
-//! and are killed, while pods of one send to pods of the other: steered and by kube-proxy.
+//! Gateways of two clusters are called by strangers, have a certificate revoked, get new ones, lose the
+//! link between them and are killed, while pods of one send to pods of the other: steered and by kube-proxy.
 #![forbid(unsafe_code)]
 
 #[path = "kubernetes_gateways/astray.rs"]
 mod astray;
+#[path = "kubernetes_gateways/revoked.rs"]
+mod revoked;
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,9 @@ fn gateways_of_clusters_are_called_by_strangers_renewed_cut_off_and_killed() -> 
             identity::strangers_are_refused_and_counted_and_harm_nobody(
                 scene, &fabric, &outside, east, &senders,
             )
+        })?;
+        step("a revoked certificate", || {
+            revoked::told(scene, &fabric, &pair, &bare)
         })?;
         step("new certificates", || {
             identity::certificates_roll_under_transfers_and_the_old_leaf_is_then_refused(

@@ -55,6 +55,13 @@ fn write(directory: &Path, files: &[(&str, &str)]) -> Result<()> {
             symlink(Path::new("..data").join(name), visible)?;
         }
     }
+    for visible in fs::read_dir(directory)? {
+        let visible = visible?.path();
+        // What leads nowhere is of a file that is no more.
+        if visible.is_symlink() && !visible.exists() {
+            fs::remove_file(visible)?;
+        }
+    }
     if let Some(before) = before {
         fs::remove_dir_all(directory.join(before))?;
     }
@@ -87,6 +94,10 @@ mod tests {
         }
         // Three links to files, the one that is renamed, and the directory that it leads to.
         assert_eq!(fs::read_dir(mounted)?.count(), 5);
+        write(mounted, &[("cert.pem", "two"), ("key.pem", "second")])?;
+        assert!(!mounted.join("ca.pem").is_symlink(), "it is gone");
+        assert_eq!(fs::read_to_string(mounted.join("key.pem"))?, "second");
+        assert_eq!(fs::read_dir(mounted)?.count(), 4);
         Ok(())
     }
 }

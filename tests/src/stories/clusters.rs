@@ -113,6 +113,10 @@ impl Side for Site {
     fn renew(&self, files: &[(&str, &str)]) -> Result<()> {
         self.cluster.renew_certs(files)
     }
+
+    fn take_away(&self, file: &str) -> Result<()> {
+        self.cluster.remove_cert(file)
+    }
 }
 
 impl Stage for Clusters<'_> {

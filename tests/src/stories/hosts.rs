@@ -1,5 +1,6 @@
 //! The stage of plain hosts: each peer has a directory of manifests.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -75,6 +76,11 @@ impl Side for Peer {
         files
             .iter()
             .try_for_each(|(file, content)| pki::put(&certs, file, content))
+    }
+
+    fn take_away(&self, file: &str) -> Result<()> {
+        let path = self.certs().join(file);
+        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
     }
 }
 

@@ -52,11 +52,7 @@ fn counted(side: &dyn Side, reason: &str, before: u64) -> Result<()> {
 
 /// A certificate that its authority issues to somebody who is no peer.
 fn leaf(authority: &Authority, names: &[&str], expired: bool) -> Result<Leaf> {
-    authority.leaf(Terms {
-        names,
-        serial: 7,
-        expired,
-    })
+    authority.leaf(Terms { names, expired })
 }
 
 /// Callers from outside without a good certificate are refused and counted, and so is garbage; those
