@@ -51,9 +51,7 @@ fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
         waits.then_some(())
     });
     assert_eq!(datapath.heartbeats(), 0, "other agents serve until then");
-    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-    agent.is_heard();
-    agent.is_ready();
+    agent.serves([import("cart", 80)]);
     assert!(datapath.heartbeats() > 0);
     assert_eq!(datapath.services().unwrap(), [(address(80), 0)]);
     eventually("it is said what is steered", || {
@@ -86,6 +84,30 @@ fn a_node_is_not_ready_and_steers_nothing_before_the_first_snapshot() {
     agent.stop();
 }
 
+/// Waits until these are what the hooks steer.
+fn steers(datapath: &MemoryDatapath, services: &[(SocketAddr, u32)]) {
+    eventually("it steers what it should", || {
+        (datapath.services().unwrap() == services).then_some(())
+    });
+}
+
+/// Connects until nobody accepts any more: not before hooks take the agent for gone, which is two
+/// seconds after it was asked to stop.
+fn accepts_until_hooks_leave_it_alone(address: SocketAddr, asked: Instant) {
+    let mut accepted_until = asked.elapsed();
+    // The gateway resets what has no origin: that it accepted shows in the end of the connection.
+    while let Ok(mut stream) = TcpStream::connect(address) {
+        let _ = stream.read(&mut [0]);
+        accepted_until = asked.elapsed();
+        assert!(accepted_until < Duration::from_secs(10), "it does not stop");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(
+        accepted_until > Duration::from_secs(2),
+        "{accepted_until:?}"
+    );
+}
+
 /// Whether a connect got to the gateway. It resets at once what it cannot deliver, since the peer here
 /// has no gateways, and that may be before the client has looked (ECONNRESET, ENOTCONN).
 fn is_steered(answer: &str) -> bool {
@@ -97,12 +119,8 @@ fn a_stop_is_told_first_and_nobody_is_turned_away_while_hooks_may_still_steer() 
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
     let agent = node.start(datapath.clone());
-    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-    agent.is_heard();
-    agent.is_ready();
-    eventually("it steers", || {
-        (datapath.services().unwrap() == [(address(80), 0)]).then_some(())
-    });
+    agent.serves([import("cart", 80)]);
+    steers(&datapath, &[(address(80), 0)]);
     datapath.take_writes();
     agent.asks_to_stop();
     let asked = Instant::now();
@@ -119,18 +137,7 @@ fn a_stop_is_told_first_and_nobody_is_turned_away_while_hooks_may_still_steer() 
         .then_some(())
     });
     let beats = datapath.heartbeats();
-    let mut accepted_until = asked.elapsed();
-    // The gateway resets what has no origin: that it accepted shows in the end of the connection.
-    while let Ok(mut stream) = TcpStream::connect(agent.steering) {
-        let _ = stream.read(&mut [0]);
-        accepted_until = asked.elapsed();
-        assert!(accepted_until < Duration::from_secs(10), "it does not stop");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(
-        accepted_until > Duration::from_secs(2),
-        "{accepted_until:?}"
-    );
+    accepts_until_hooks_leave_it_alone(agent.steering, asked);
     assert_eq!(
         datapath.heartbeats(),
         beats,
@@ -150,9 +157,7 @@ fn the_next_agent_serves_without_a_controller_what_the_last_one_knew() {
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
     let agent = node.start(datapath.clone());
-    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-    agent.is_heard();
-    agent.is_ready();
+    agent.serves([import("cart", 80)]);
     agent.stop();
     datapath.take_writes();
     let beats = datapath.heartbeats();
@@ -172,9 +177,7 @@ fn the_next_agent_serves_without_a_controller_what_the_last_one_knew() {
     assert!(datapath.allows(1, 0), "the host may, as before");
     // The controller is back with something else.
     agent.tell(complete(vec![import("other", 81)]));
-    eventually("the fresh snapshot replaces the stored one", || {
-        (datapath.services().unwrap() == [(address(81), 1)]).then_some(())
-    });
+    steers(&datapath, &[(address(81), 1)]);
     agent.stop();
 }
 
@@ -183,9 +186,7 @@ fn what_is_steered_is_said_once_the_controller_has_told_everything() {
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
     let agent = node.start(datapath.clone());
-    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-    agent.is_heard();
-    agent.is_ready();
+    agent.serves([import("cart", 80)]);
     agent.stop();
     let agent = node.start(datapath.clone());
     assert_eq!(*agent.steered.borrow(), None, "what is pinned is steered");
@@ -205,17 +206,9 @@ fn what_is_steered_is_said_once_the_controller_has_told_everything() {
 fn what_was_let_go_of_is_not_steered_by_the_next_agent_either() {
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
-    let steers = |services: &[(SocketAddr, u32)]| {
-        eventually("it steers what it should", || {
-            (datapath.services().unwrap() == services).then_some(())
-        });
-    };
-    let cart = || complete(vec![import("cart", 80), peer(), allow_all()]);
     let agent = node.start(datapath.clone());
-    agent.tell(cart());
-    agent.is_heard();
-    agent.is_ready();
-    steers(&[(address(80), 0)]);
+    agent.serves([import("cart", 80)]);
+    steers(&datapath, &[(address(80), 0)]);
     let question = agent.released.ask([address(80).ip()].into(), false);
     eventually("the question is in force", || {
         (agent.question_in_force() >= question).then_some(())
@@ -226,8 +219,7 @@ fn what_was_let_go_of_is_not_steered_by_the_next_agent_either() {
     let agent = node.start(datapath.clone());
     agent.is_ready();
     assert_eq!(datapath.services().unwrap(), [], "the controller is away");
-    agent.tell(cart());
-    agent.is_heard();
+    agent.serves([import("cart", 80)]);
     eventually("it says so", || agent.steered.borrow().clone());
     assert_eq!(
         datapath.services().unwrap(),
@@ -235,7 +227,7 @@ fn what_was_let_go_of_is_not_steered_by_the_next_agent_either() {
         "a late controller names it"
     );
     agent.released.ask([].into(), false);
-    steers(&[(address(80), 0)]);
+    steers(&datapath, &[(address(80), 0)]);
     agent.stop();
     node.forget("released");
     let agent = node.start(datapath.clone());
@@ -246,7 +238,7 @@ fn what_was_let_go_of_is_not_steered_by_the_next_agent_either() {
         "nobody knows what was asked"
     );
     agent.released.ask([].into(), false);
-    steers(&[(address(80), 0)]);
+    steers(&datapath, &[(address(80), 0)]);
     agent.stop();
 }
 
@@ -255,9 +247,7 @@ fn a_node_that_was_never_told_its_addresses_are_still_good_steers_none() {
     let node = Node::new();
     let datapath = Arc::new(MemoryDatapath::new());
     let agent = node.start(datapath.clone());
-    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-    agent.is_heard();
-    agent.is_ready();
+    agent.serves([import("cart", 80)]);
     agent.stop();
     assert_eq!(datapath.services().unwrap().len(), 1);
     node.forget("last-contact");
@@ -269,9 +259,8 @@ fn a_node_that_was_never_told_its_addresses_are_still_good_steers_none() {
         "an address may be another's by now"
     );
     agent.is_heard();
-    eventually("a contact is a new lease", || {
-        (datapath.services().unwrap() == [(address(80), 0)]).then_some(())
-    });
+    // A contact is a new lease.
+    steers(&datapath, &[(address(80), 0)]);
     agent.stop();
 }
 
@@ -286,9 +275,7 @@ fn no_connect_fails_while_one_agent_follows_another_on_a_real_kernel() {
     scene::ip("addr add 10.96.0.7/32 dev lo");
     let service_path = TcpListener::bind(address(80)).unwrap();
     let steady = |agent: &agent::Agent<'_>| {
-        agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-        agent.is_heard();
-        agent.is_ready();
+        agent.serves([import("cart", 80)]);
     };
     let first = node.start_on_kernel();
     steady(&first);
@@ -342,9 +329,7 @@ fn no_connect_fails_while_one_agent_follows_another_on_a_real_kernel() {
 fn a_kernel_that_does_not_steer_leaves_the_service_path_and_the_report_says_why() {
     let node = Node::new();
     let agent = node.start_without_steering();
-    agent.tell(complete(vec![import("cart", 80), peer(), allow_all()]));
-    agent.is_heard();
-    agent.is_ready();
+    agent.serves([import("cart", 80)]);
     let steering = eventually("a report", || {
         let report = agent.report();
         let ready = report.waits_for.is_empty() && !report.software.is_empty();
@@ -376,14 +361,10 @@ fn a_node_without_the_kernel_listens_at_target_ports_and_says_which_it_cannot_ha
     let agent = node.start_without_steering();
     let other = listener();
     let (ours, taken) = (free_port(), other.local_addr().unwrap());
-    agent.tell(complete(vec![
+    agent.serves([
         leased("cart", 80, ours.port()),
         leased("till", 81, taken.port()),
-        peer(),
-        allow_all(),
-    ]));
-    agent.is_heard();
-    agent.is_ready();
+    ]);
     eventually("it is open", || TcpStream::connect(ours).ok());
     let later = listener().local_addr().unwrap().port();
     let _later = TcpListener::bind((IpAddr::from(HERE), later)).unwrap();
@@ -423,30 +404,14 @@ fn a_node_without_the_kernel_serves_on_until_others_know_that_it_stops() {
     let node = Node::new().at(HERE.into());
     let agent = node.start_without_steering();
     let ours = free_port();
-    agent.tell(complete(vec![
-        leased("cart", 80, ours.port()),
-        peer(),
-        allow_all(),
-    ]));
-    agent.is_heard();
-    agent.is_ready();
+    agent.serves([leased("cart", 80, ours.port())]);
     eventually("it is open", || TcpStream::connect(ours).ok());
     agent.asks_to_stop();
     let asked = Instant::now();
     eventually("it is said", || {
         (agent.get("/readyz").0 == 503).then_some(())
     });
-    let mut accepted_until = asked.elapsed();
-    while let Ok(mut stream) = TcpStream::connect(ours) {
-        let _ = stream.read(&mut [0]);
-        accepted_until = asked.elapsed();
-        assert!(accepted_until < Duration::from_secs(10), "it does not stop");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert!(
-        accepted_until > Duration::from_secs(2),
-        "{accepted_until:?}"
-    );
+    accepts_until_hooks_leave_it_alone(ours, asked);
     agent.ends();
     TcpListener::bind(ours).expect("nothing is left");
 }
@@ -460,13 +425,7 @@ fn what_an_earlier_agent_left_in_the_kernel_refuses_nobody_once_one_listens_itse
     let node = Node::on_kernel(&scene.cgroup, &scene.bpf_dir).at(HERE.into());
     let first = node.start_on_kernel();
     let ours = free_port();
-    first.tell(complete(vec![
-        leased("cart", 80, ours.port()),
-        peer(),
-        allow_all(),
-    ]));
-    first.is_heard();
-    first.is_ready();
+    first.serves([leased("cart", 80, ours.port())]);
     eventually("the kernel hands it over", || TcpStream::connect(ours).ok());
     first.stop();
     assert!(scene.bpf_dir.exists(), "pins are left");

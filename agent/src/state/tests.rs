@@ -59,6 +59,19 @@ impl Node {
         }
     }
 
+    /// The next process on the same node, which finds in the kernel what this one has left, and what
+    /// became of that.
+    fn restarted(self, meanwhile: impl FnOnce(&MemoryDatapath)) -> Self {
+        let Self {
+            dir,
+            datapath,
+            state,
+        } = self;
+        drop(state);
+        meanwhile(&datapath);
+        Self::on(dir, datapath)
+    }
+
     fn cgroup(&self, path: &str) -> u64 {
         let path = self.dir.path().join("cgroup").join(path);
         std::fs::create_dir_all(&path).unwrap();
@@ -349,15 +362,10 @@ fn a_restart_removes_what_is_stale_and_keeps_numbers() {
         workload("web", "web", "web"),
     ];
     node.state.apply(complete(both));
-    let Node {
-        dir,
-        datapath,
-        state,
-    } = node;
-    drop(state);
-    let stale: SocketAddr = "10.114.9.9:1".parse().unwrap();
-    datapath.set_service(stale, 700).unwrap();
-    let mut node = Node::on(dir, datapath);
+    let mut node = node.restarted(|datapath| {
+        let stale: SocketAddr = "10.114.9.9:1".parse().unwrap();
+        datapath.set_service(stale, 700).unwrap();
+    });
     let mut services = node.datapath.services().unwrap();
     services.sort();
     assert_eq!(services, [(address_of("a"), 0), (address_of("b"), 1)]);

@@ -234,6 +234,14 @@ impl Agent<'_> {
         self.updates.send(update).unwrap();
     }
 
+    /// Tells it of these imports, which everybody may use, and waits until it works by that.
+    pub(crate) fn serves(&self, imports: impl IntoIterator<Item = Resource>) {
+        let others = [peer(), allow_all()];
+        self.tell(complete(imports.into_iter().chain(others).collect()));
+        self.is_heard();
+        self.is_ready();
+    }
+
     /// The controller was heard from just now.
     pub(crate) fn is_heard(&self) {
         self.heard.send_replace(Instant::now());

@@ -198,13 +198,7 @@ fn pods_are_unknown_again_after_a_restart_until_they_are_announced() {
     ]);
     node.state.apply(announced.clone());
     assert!(node.passes(id, "cart"));
-    let Node {
-        dir,
-        datapath,
-        state,
-    } = node;
-    drop(state);
-    let mut node = Node::on(dir, datapath);
+    let mut node = node.restarted(|_| ());
     assert_eq!(node.class(id), Some(CLASS_UNKNOWN));
     node.state.apply(announced);
     assert!(node.passes(id, "cart"));
@@ -253,13 +247,7 @@ fn without_a_lease_nothing_is_steered_and_everything_else_stays() {
 fn a_lease_that_ran_out_while_nobody_was_there_takes_out_what_was_left() {
     let mut node = Node::new();
     node.state.apply(complete(vec![import("cart", "east")]));
-    let Node {
-        dir,
-        datapath,
-        state,
-    } = node;
-    drop(state);
-    let mut node = Node::on(dir, datapath);
+    let mut node = node.restarted(|_| ());
     assert_eq!(node.datapath.services().unwrap().len(), 1);
     assert!(steered(&node, "cart"));
     node.state.set_lease(false);
@@ -295,13 +283,7 @@ fn a_released_address_is_not_steered_whoever_names_it_until_it_is_released_no_mo
     );
 
     // The next process finds it named in the last state of the node.
-    let Node {
-        dir,
-        datapath,
-        state,
-    } = node;
-    drop(state);
-    let mut node = Node::on(dir, datapath);
+    let mut node = node.restarted(|_| ());
     node.state.set_released(None);
     assert_eq!(
         node.datapath.services().unwrap(),

@@ -179,16 +179,10 @@ fn a_restart_keeps_the_targets_that_still_mean_something() {
     let mut node = Node::new();
     node.state
         .apply(complete(vec![leased("a", 30_001), leased("b", 30_002)]));
-    let Node {
-        dir,
-        datapath,
-        state,
-    } = node;
-    drop(state);
-    datapath
-        .set_target("192.0.2.1:39999".parse().unwrap(), 700)
-        .unwrap();
-    let mut node = Node::on(dir, datapath);
+    let mut node = node.restarted(|datapath| {
+        let stale = "192.0.2.1:39999".parse().unwrap();
+        datapath.set_target(stale, 700).unwrap();
+    });
     node.state.apply(upsert(vec![known_peer("east")]));
     assert_eq!(
         node.datapath.targets().unwrap().len(),
