@@ -77,58 +77,78 @@ fn as_of(version: &str) -> Write {
     })
 }
 
-#[tokio::test]
-async fn an_object_that_changed_since_the_decision_is_not_deleted_before_another_one() {
-    let server = Arc::new(Server::default());
-    *server.version.lock().unwrap() = Some("2");
-    let client = Arc::clone(&server).start().await;
-    let desired = Desired::default();
-    let key = WriteKey {
+fn web() -> WriteKey {
+    WriteKey {
         kind: Kind::Service,
         name: ObjectName::new("shop", "web"),
-    };
+    }
+}
+
+/// A writer that leads, and its server.
+struct Writing {
+    server: Arc<Server>,
+    desired: Desired,
+    _leads: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Writing {
+    /// There is a Service of version 2, and the writer finds this decided about it.
+    async fn of(decide: impl FnOnce(&Desired)) -> Self {
+        let server = Arc::new(Server::default());
+        *server.version.lock().unwrap() = Some("2");
+        let client = Arc::clone(&server).start().await;
+        let desired = Desired::default();
+        decide(&desired);
+        let (leads, leader) = watch::channel(true);
+        let writer = Writer::new(client, desired.clone(), leader);
+        Self {
+            server,
+            desired,
+            _leads: leads,
+            task: tokio::spawn(writer.run()),
+        }
+    }
+
+    fn version(&self) -> Option<&'static str> {
+        *self.server.version.lock().unwrap()
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_changed_since_the_decision_is_not_deleted_before_another_one() {
     // Decided upon an earlier version: somebody has taken the Service over since.
-    desired.set(key.clone(), Some(as_of("1")));
-    let (_leads, leader) = watch::channel(true);
-    let writer = Writer::new(client, desired.clone(), leader);
-    let writing = tokio::spawn(writer.run());
-    server.wait_deletes(2).await;
-    assert_eq!(*server.version.lock().unwrap(), Some("2"), "it is deleted");
+    let writing = Writing::of(|desired| desired.set(web(), Some(as_of("1")))).await;
+    writing.server.wait_deletes(2).await;
+    assert_eq!(writing.version(), Some("2"), "it is deleted");
     // The watch tells of the change, and it is to be deleted all the same.
-    desired.set(key, Some(as_of("2")));
+    writing.desired.set(web(), Some(as_of("2")));
     let mut asked = 3;
-    while server.version.lock().unwrap().is_some() {
-        server.wait_deletes(asked).await;
+    while writing.version().is_some() {
+        writing.server.wait_deletes(asked).await;
         asked += 1;
     }
-    writing.abort();
 }
 
 #[tokio::test]
 async fn nothing_is_written_while_what_it_is_decided_upon_may_be_old() {
-    let server = Arc::new(Server::default());
-    *server.version.lock().unwrap() = Some("2");
-    let client = Arc::clone(&server).start().await;
-    let desired = Desired::default();
-    let key = WriteKey {
-        kind: Kind::Service,
-        name: ObjectName::new("shop", "web"),
-    };
-    desired.hold(true);
-    desired.set(key.clone(), Some(as_of("1")));
-    let (_leads, leader) = watch::channel(true);
-    let writing = tokio::spawn(Writer::new(client, desired.clone(), leader).run());
+    let writing = Writing::of(|desired| {
+        desired.hold(true);
+        desired.set(web(), Some(as_of("1")));
+    })
+    .await;
     // It has its turn, and would begin.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    desired.set(key, Some(as_of("2")));
-    desired.hold(false);
-    server.wait_deletes(1).await;
-    assert_eq!(
-        *server.version.lock().unwrap(),
-        None,
-        "another version was asked for"
-    );
-    writing.abort();
+    writing.desired.set(web(), Some(as_of("2")));
+    writing.desired.hold(false);
+    writing.server.wait_deletes(1).await;
+    assert_eq!(writing.version(), None, "another version was asked for");
 }
