@@ -5,7 +5,8 @@
 //! `clusterlink cleanup` can remove exactly that after a crash. What was on the host already is
 //! used, and left alone.
 //!
-//! Besides, [`cgroup_of`] tells whose a socket of the host is.
+//! Besides, [`cgroup_of`] tells whose a socket of the host is, and [`original_of`] what a connection was
+//! before the host translated it.
 
 use std::{
     net::IpAddr,
@@ -15,12 +16,16 @@ use std::{
 use ipnet::IpNet;
 
 mod addresses;
+mod conntrack;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hosts_file;
 pub mod net;
 pub mod record;
 mod sockets;
 
 pub use addresses::addresses;
+pub use conntrack::{Ends, original_of};
 pub use hosts_file::{HostsFile, HostsFileError};
 pub use net::{NetError, Network};
 pub use record::{Record, RecordError};

@@ -75,7 +75,7 @@ fn request(family: i32, local: u16, remote: u16) -> [u8; REQUEST] {
 }
 
 /// Reads the messages of a datagram; returns whether it was the last.
-fn parse(
+pub(super) fn parse(
     mut bytes: &[u8],
     source: SocketAddr,
     destination: SocketAddr,
