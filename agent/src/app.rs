@@ -177,6 +177,7 @@ async fn start<U: Updates>(
             target_addresses: config.target_addresses().to_vec(),
             host_addresses: (config.node())
                 .map_or_else(Vec::new, |node| node.host_addresses.clone()),
+            gateway_addresses: addresses.clone(),
             outside_ranges: (config.node())
                 .map_or_else(Vec::new, |node| node.outside_ranges.clone()),
         },

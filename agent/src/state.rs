@@ -13,6 +13,7 @@ mod classes;
 mod denials;
 mod history;
 mod identities;
+mod local;
 mod lookups;
 mod numbers;
 mod places;
@@ -96,6 +97,9 @@ pub struct Config {
     pub target_addresses: Vec<IpAddr>,
     /// The addresses of this host; none for a standalone peer, which has no Service path.
     pub host_addresses: Vec<IpAddr>,
+    /// The addresses of the gateway, which this host has, too. It masquerades its own processes as one of
+    /// them, since they are on `lo`.
+    pub gateway_addresses: Vec<IpAddr>,
     /// Where clients of the Service path may come from that are neither pods nor nodes. Pods of which
     /// nobody knows would be let in as well, so no pod may have an address in here.
     pub outside_ranges: Vec<IpNet>,
@@ -433,6 +437,7 @@ impl State {
                 &[
                     &self.config.target_addresses[..],
                     &self.config.host_addresses[..],
+                    &self.config.gateway_addresses[..],
                 ]
                 .concat(),
             ));

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     socket,
-    view::{Found, Origin, Origins},
+    view::{Connection, Found, Origin, Origins},
     worker::Worker,
 };
 
@@ -111,7 +111,16 @@ impl Arrival {
         match self {
             // What the kernel recorded needs no more than to be announced to this node.
             Self::Steered(_) => std::future::pending().await,
-            Self::Service { asked, .. } => origins.look_up(source, *asked).await,
+            Self::Service {
+                destination, asked, ..
+            } => {
+                let connection = Connection {
+                    source,
+                    destination: *destination,
+                    asked: *asked,
+                };
+                origins.look_up(connection).await
+            }
         }
     }
 

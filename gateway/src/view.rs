@@ -133,16 +133,22 @@ pub trait Origins: Send + Sync + 'static {
         Client::Unknown
     }
 
-    /// Finds out who a client is that [`client_at`](Self::client_at) does not know; `asked` is what it
-    /// connected to, before anybody translated that. May take as long as it likes: who asks waits for
-    /// two seconds. An unknown client is refused then.
-    fn look_up(
-        &self,
-        _source: SocketAddr,
-        _asked: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Found> + Send + '_>> {
+    /// Finds out who the client of a connection is that [`client_at`](Self::client_at) does not know. May
+    /// take as long as it likes: who asks waits for two seconds. An unknown client is refused then.
+    fn look_up(&self, _connection: Connection) -> Pin<Box<dyn Future<Output = Found> + Send + '_>> {
         Box::pin(ready(Client::Unknown.into()))
     }
+}
+
+/// A connection that came by the Service path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Where it comes from, as the accepted socket says.
+    pub source: SocketAddr,
+    /// Where it was sent to, as the accepted socket says.
+    pub destination: SocketAddr,
+    /// What the client connected to, if it was this node that translated that; else the destination.
+    pub asked: SocketAddr,
 }
 
 /// Who a client of the Service path was found to be.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use clusterlink_gateway::view::{Found as ClientFound, Origin, Origins};
+use clusterlink_gateway::view::{Connection, Found as ClientFound, Origin, Origins};
 use clusterlink_model::{Client, Import, Workload};
 use tokio::sync::mpsc;
 
@@ -22,13 +22,13 @@ use super::{
     cgroups::{nearest, walk},
     denials::Denial,
     history::{History, Recent},
+    local::LocalClients,
     lookups::Lookups,
     places::{Places, has},
 };
 use crate::{
     control::{Found, Lookup},
     datapath::Datapath,
-    host::cgroup_of,
 };
 
 /// The table in force, replaced as a whole.
@@ -92,7 +92,7 @@ impl Identities {
 
     /// The cgroup by which the kernel's hooks would name a process: the innermost around its own that
     /// is known, since a container's is below its pod's. Reads directories.
-    fn around(&self, cgroup: u64) -> u64 {
+    pub(super) fn around(&self, cgroup: u64) -> u64 {
         let is_known = |id: u64| self.cgroups.contains_key(&id) || self.above_pods.contains(&id);
         if is_known(cgroup) {
             return cgroup;
@@ -157,12 +157,8 @@ pub struct NodeOrigins {
     history: Arc<History>,
     denials: mpsc::Sender<Denial>,
     lookups: Lookups,
-    sockets: Sockets,
+    local_clients: LocalClients,
 }
-
-/// Tells the cgroup of the socket of this network namespace that is connected from one address to
-/// another.
-type Sockets = fn(SocketAddr, SocketAddr) -> io::Result<Option<u64>>;
 
 /// How long the controller is left alone after it said that nobody has an address of the pods' ranges:
 /// the pod may be about to be announced to it.
@@ -181,7 +177,7 @@ impl NodeOrigins {
             history,
             denials,
             lookups: Lookups::default(),
-            sockets: cgroup_of,
+            local_clients: LocalClients::default(),
         }
     }
 
@@ -192,37 +188,37 @@ impl NodeOrigins {
         self
     }
 
-    /// Replaces how sockets of this node are found, for tests.
+    /// Replaces how the kernel is asked for clients of this node, for tests.
     #[cfg(test)]
-    pub(super) fn with_sockets(mut self, sockets: Sockets) -> Self {
-        self.sockets = sockets;
+    pub(super) fn with_local_clients(mut self, local_clients: LocalClients) -> Self {
+        self.local_clients = local_clients;
         self
     }
 
-    /// Who connects from an address of this node: whoever has the socket. Without one the node
-    /// masquerades somebody else, a client from outside or a pod.
-    async fn local(&self, source: SocketAddr, asked: SocketAddr) -> ClientFound {
-        let (sockets, table) = (self.sockets, self.identities.load_full());
-        let find = move || sockets(source, asked).map(|found| found.map(|id| table.around(id)));
+    /// Who connects from an address of this node.
+    async fn local(&self, connection: Connection) -> ClientFound {
+        let (clients, table) = (self.local_clients, self.identities.load_full());
+        let find = move || clients.owner(connection, &table);
         let found = tokio::task::spawn_blocking(find).await;
-        let cgroup = match found {
-            Ok(Ok(Some(cgroup))) => cgroup,
+        let owner = match found {
+            Ok(Ok(Some(owner))) => owner,
             Ok(Ok(None)) | Err(_) => return Client::Unknown.into(),
             Ok(Err(error)) => {
+                let source = connection.source;
                 tracing::warn!(%source, %error, "cannot find the socket of a client of this node");
                 return Client::Unknown.into();
             }
         };
         let origin = Origin {
             import: 0,
-            destination: asked,
-            cgroup,
+            destination: connection.asked,
+            cgroup: owner.cgroup,
             cookie: 0,
             same_namespace: true,
         };
         ClientFound {
-            client: self.identities.load().client(&origin, source),
-            cgroup: Some(cgroup),
+            client: self.identities.load().client(&origin, owner.source),
+            cgroup: Some(owner.cgroup),
         }
     }
 
@@ -269,13 +265,12 @@ impl Origins for NodeOrigins {
 
     fn look_up(
         &self,
-        source: SocketAddr,
-        asked: SocketAddr,
+        connection: Connection,
     ) -> Pin<Box<dyn Future<Output = ClientFound> + Send + '_>> {
-        let address = source.ip().to_canonical();
+        let address = connection.source.ip().to_canonical();
         Box::pin(async move {
             if self.identities.load().places.is_own(address) {
-                return self.local(source, asked).await;
+                return self.local(connection).await;
             }
             if let Some(client) = self.at(address, None) {
                 return client.into();

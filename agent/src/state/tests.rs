@@ -4,7 +4,7 @@ mod pods;
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU16, path::Path};
 
-use clusterlink_gateway::view::{Origin, Origins as _};
+use clusterlink_gateway::view::{Connection, Origin, Origins as _};
 use clusterlink_model::{
     Action, Client, LbScheme, Operator, Peer, Policy, Requirement, Selector, Source,
     WorkloadAttributes,
@@ -13,8 +13,11 @@ use proptest::prelude::*;
 
 mod service_path;
 
-use super::*;
+use super::{local::LocalClients, *};
 use crate::datapath::{CLASS_HOST, MemoryDatapath, Write, cgroup_id};
+
+/// An address of the gateway, which is on this node's `lo`.
+const GATEWAY_V4: &str = "169.254.77.1";
 
 struct Node {
     dir: tempfile::TempDir,
@@ -48,6 +51,7 @@ impl Node {
             node: Some("here".into()),
             target_addresses: vec!["192.0.2.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             host_addresses: Vec::new(),
+            gateway_addresses: vec![GATEWAY_V4.parse().unwrap()],
             outside_ranges: Vec::new(),
         };
         let mut state = State::new(config, &(datapath.clone() as Arc<dyn Datapath>)).unwrap();

@@ -95,6 +95,7 @@ impl Node {
             node: Some("here".into()),
             target_addresses: target_addresses.iter().map(|at| ip(at)).collect(),
             host_addresses: Vec::new(),
+            gateway_addresses: Vec::new(),
             outside_ranges: vec!["203.0.113.0/24".parse().unwrap()],
         };
         let state = State::new(config, &datapath).unwrap();

@@ -21,7 +21,7 @@ use std::{
 use clusterlink_gateway::{
     ServicePath,
     flow::{EndReason, FlowRecord},
-    view::{Found, Origin, Origins},
+    view::{Connection, Found, Origin, Origins},
 };
 use clusterlink_model::{
     Action, Client, LbScheme, ObjectName, Operator, Policy, PolicyName, Requirement, Selector,
@@ -82,12 +82,13 @@ impl Origins for Addresses {
         known.get(&source.ip()).cloned().unwrap_or(Client::Unknown)
     }
 
-    fn look_up(
-        &self,
-        source: SocketAddr,
-        asked: SocketAddr,
-    ) -> Pin<Box<dyn Future<Output = Found> + Send + '_>> {
-        assert!(asked.ip().is_loopback(), "nobody translated {asked}");
+    fn look_up(&self, connection: Connection) -> Pin<Box<dyn Future<Output = Found> + Send + '_>> {
+        let Connection {
+            source,
+            destination,
+            asked,
+        } = connection;
+        assert_eq!(asked, destination, "nobody translated it");
         self.asked.fetch_add(1, Relaxed);
         Box::pin(async move {
             match self.answers.get(&source.ip()) {

@@ -79,16 +79,23 @@ async fn a_socket_of_a_container_is_its_pods_and_never_the_hosts() {
     node.state.apply(complete(vec![told(web), here]));
     let origins = (node.state)
         .origins(node.datapath.clone())
-        .with_sockets(|_, _| Ok(Some(SOCKET.load(Relaxed))));
-    let from: SocketAddr = "192.0.2.1:40000".parse().unwrap();
-    let asked: SocketAddr = "192.0.2.1:20000".parse().unwrap();
+        .with_local_clients(LocalClients {
+            sockets: |_, _| Ok(Some(SOCKET.load(Relaxed))),
+            originals: |_, _| Ok(None),
+        });
+    let destination = "192.0.2.1:20000".parse().unwrap();
+    let connection = Connection {
+        source: "192.0.2.1:40000".parse().unwrap(),
+        destination,
+        asked: destination,
+    };
     for (cgroup, name, is_host) in [
         (known, Some(object("web")), false),
         (early, None, false),
         (service, None, true),
     ] {
         SOCKET.store(cgroup, Relaxed);
-        let client = origins.look_up(from, asked).await.client;
+        let client = origins.look_up(connection).await.client;
         assert_eq!(name_of(&client), name.as_ref(), "{client:?}");
         assert_eq!(client == Client::Host, is_host, "{client:?}");
     }

@@ -1,5 +1,7 @@
 //! The Service path: which ports are taken for which imports, and who its clients are.
 
+mod local;
+
 use std::{sync::Mutex, time::Duration};
 
 use clusterlink_model::Node as NodeResource;
@@ -239,44 +241,26 @@ fn asked() -> SocketAddr {
     "10.96.0.9:80".parse().unwrap()
 }
 
-#[tokio::test]
-async fn a_client_of_this_node_is_whoever_has_the_socket() {
-    let mut node = Node::new();
-    let (proxy, other) = (node.cgroup("proxy"), node.cgroup("kubelet.service"));
-    node.state.apply(complete(vec![
-        self::node("here", "192.0.2.7", "10.244.1.0/24"),
-        Resource::Workload(pod("proxy", NODE_V4, true)),
-        Resource::Workload(pod("web", "10.244.1.5", false)),
-    ]));
-    static CGROUPS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
-    CGROUPS
-        .lock()
-        .unwrap()
-        .extend([proxy, other, node.cgroup("web")]);
-    let origins = (node.state)
-        .origins(node.datapath.clone())
-        .with_sockets(|source, to| {
-            assert_eq!(to, asked());
-            let place = usize::from(source.port());
-            Ok(CGROUPS.lock().unwrap().get(place).copied())
-        });
-    let of_socket =
-        |at: &str, port| origins.look_up(SocketAddr::new(at.parse().unwrap(), port), asked());
-    let found = of_socket(NODE_V4, 0).await;
-    assert!(matches!(found.client, Client::Pod { .. }));
-    assert_eq!(found.cgroup, Some(proxy), "it can be judged again by that");
-    assert_eq!(of_socket("192.0.2.7", 1).await.client, Client::Host);
-    assert_eq!(of_socket("127.0.0.1", 1).await.client, Client::Host);
-    assert_eq!(
-        of_socket(NODE_V4, 2).await.client,
-        Client::Unknown,
-        "a pod that is not in its network"
-    );
-    assert_eq!(
-        of_socket(NODE_V4, 9).await.client,
-        Client::Unknown,
-        "masqueraded: there is no socket"
-    );
+/// Where they are sent.
+fn target() -> SocketAddr {
+    "192.0.2.1:30001".parse().unwrap()
+}
+
+/// A connection to a ClusterIP that kube-proxy has led to the target port.
+fn by_proxy(source: SocketAddr) -> Connection {
+    Connection {
+        source,
+        destination: target(),
+        asked: asked(),
+    }
+}
+
+/// A connection to the target port itself.
+fn direct(source: SocketAddr) -> Connection {
+    Connection {
+        asked: target(),
+        ..by_proxy(source)
+    }
 }
 
 /// A controller that learns of pods while it is asked.
@@ -319,14 +303,14 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
     ]));
     assert!(matches!(at("10.244.1.5"), Client::Pod { .. }));
     assert!(matches!(at("::ffff:10.244.1.5"), Client::Pod { .. }));
-    for own in [NODE_V4, "192.0.2.7"] {
+    for own in [NODE_V4, "192.0.2.7", GATEWAY_V4] {
         assert_eq!(at(own), Client::Unknown, "{own} may be anybody's");
     }
     assert_eq!(at("192.0.2.8"), Client::Unknown);
     assert_eq!(at("10.244.2.5"), Client::Unknown);
 
     // The controller hears of the pod when it is asked for the third time.
-    let far = origins.look_up(from("10.244.2.5"), asked());
+    let far = origins.look_up(direct(from("10.244.2.5")));
     let far = tokio::time::timeout(Duration::from_secs(2), far)
         .await
         .unwrap()
@@ -343,7 +327,7 @@ async fn a_client_by_address_is_who_nodes_and_pods_and_the_controller_say() {
         "192.0.2.9",
         "10.244.3.0/24",
     )]));
-    let known = origins.look_up(from("192.0.2.9"), asked()).await;
+    let known = origins.look_up(direct(from("192.0.2.9"))).await;
     assert_eq!(known.client, Client::Unknown);
     assert_eq!(
         controller.asked.lock().unwrap().len(),
@@ -369,10 +353,10 @@ async fn an_address_that_the_controller_does_not_know_is_outside_unless_pods_hav
     });
     let origins = (node.state).origins(node.datapath.clone());
     let origins = origins.with_lookup(controller.clone());
-    let outside = origins.look_up(from("198.51.100.1"), asked()).await;
+    let outside = origins.look_up(direct(from("198.51.100.1"))).await;
     assert_eq!(outside.client, Client::Outside);
     assert_eq!(origins.client_at(from("198.51.100.1")), Client::Outside);
-    let pod = origins.look_up(from("10.244.1.77"), asked());
+    let pod = origins.look_up(direct(from("10.244.1.77")));
     let held = tokio::time::timeout(Duration::from_secs(2), pod).await;
     assert!(held.is_err(), "{held:?}");
     let asked = controller.asked.lock().unwrap().len();
