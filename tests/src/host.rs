@@ -103,7 +103,12 @@ impl Host {
 
     /// Adds a pod: a cgroup whose processes share the host's network, as a systemd unit's do.
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        Pod::in_host_network(self, name)
+        self.pod_on_host(name, &Path::new("pods").join(name))
+    }
+
+    /// [`Host::pod`] in a cgroup of any path below the host's subtree.
+    pub fn pod_on_host(&self, name: &str, cgroup: &Path) -> Result<Pod> {
+        Pod::in_host_network(self, name, cgroup)
     }
 
     /// Adds a pod with a network namespace and addresses of its own, linked to the host.

@@ -158,6 +158,12 @@ pub fn with_service_account(mut pod: Value, name: &str) -> Value {
     pod
 }
 
+/// The Pod in the network of its node.
+pub fn in_host_network(mut pod: Value) -> Value {
+    pod["spec"]["hostNetwork"] = json!(true);
+    pod
+}
+
 /// The Pod with addresses of its own.
 pub fn with_addresses(mut pod: Value, addresses: &[IpAddr]) -> Value {
     pod["status"]["podIPs"] = addresses

@@ -19,8 +19,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn in_host_network(host: &Host, name: &str) -> Result<Self> {
-        let place = host.place_in(name, &Path::new("pods").join(name))?;
+    pub(crate) fn in_host_network(host: &Host, name: &str, cgroup: &Path) -> Result<Self> {
+        let place = host.place_in(name, cgroup)?;
         Ok(Self {
             place,
             name: name.to_owned(),

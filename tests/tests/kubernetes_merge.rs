@@ -15,7 +15,7 @@ use clusterlink_tests::report::Exchange;
 use clusterlink_tests::traffic::{Client, Server, any};
 use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, Verdict, wait_verdict};
-use clusterlink_tests::{Fabric, Scene, story};
+use clusterlink_tests::{Fabric, Place, Scene, story};
 use serde_json::Value;
 
 /// A Service that both clusters have, and merge.
@@ -79,7 +79,7 @@ fn merged(site: &mut Site, other: &str) -> Result<Side> {
 }
 
 /// Who answered how many of so many connections, none of which may fail.
-fn answers(client: &Workload, target: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>> {
+fn answers(client: &Place, target: SocketAddr, count: u64) -> Result<BTreeMap<String, u64>> {
     let all = Client::to(target).count(count).parallel(4).run(client)?;
     let failed = all.iter().find(|one| !one.succeeded());
     ensure!(failed.is_none(), "a connection failed: {failed:?}");
@@ -93,7 +93,7 @@ fn answers(client: &Workload, target: SocketAddr, count: u64) -> Result<BTreeMap
 /// Waits until the clusters named, and no others, answer a client.
 fn wait_answers(
     what: &str,
-    client: &Workload,
+    client: &Place,
     target: SocketAddr,
     wanted: &[&str],
 ) -> Result<BTreeMap<String, u64>> {
@@ -118,6 +118,9 @@ fn each_others(pair: &Pair, east: &Side, west: &Side) -> Result<()> {
         let counts = answers(&side.client, side.address, 200)?;
         eprintln!("{name} was answered by {counts:?}");
         ensure!(counts.values().all(|count| *count > 60), "{counts:?}");
+        // Nothing steers it, and kube-proxy masquerades it.
+        let what = format!("a node's own process in {name} reaches the pods of both");
+        wait_answers(&what, site.node.host(), side.address, &both)?;
     }
     no_loop(&pair.east, east)?;
     no_loop(&pair.west, west)

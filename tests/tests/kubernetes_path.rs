@@ -60,6 +60,12 @@ impl World {
         let Site { cluster, node } = &self.west;
         Workload::start(cluster, node, NAMESPACE, name, |pod| pod)
     }
+
+    /// A pod in the network of the node of `west`.
+    fn pod_on_host(&self, name: &str) -> Result<Workload> {
+        let Site { cluster, node } = &self.west;
+        Workload::start(cluster, node, NAMESPACE, name, manifests::in_host_network)
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Makes a pod with an address of its own on a node; `change` may edit its document.
+    /// Makes a pod on a node, with an address of its own unless `change` edits its document so that it
+    /// is in the host's network.
     pub fn start(
         cluster: &Cluster,
         node: &Node,
@@ -40,8 +41,13 @@ impl Workload {
             .as_str()
             .context("the pod has no UID")?;
         let cgroup = Path::new("kubepods/burstable").join(format!("pod{uid}/main"));
-        let pod = node.host().pod_in(name, &cgroup)?;
-        let status = running(node.host(), pod.addresses(), false, true);
+        let host_network = object["spec"]["hostNetwork"] == true;
+        let pod = if host_network {
+            node.host().pod_on_host(name, &cgroup)?
+        } else {
+            node.host().pod_in(name, &cgroup)?
+        };
+        let status = running(node.host(), pod.addresses(), host_network, true);
         plane.patch_status("pod", Some(namespace), name, &status)?;
         Ok(Self {
             pod,

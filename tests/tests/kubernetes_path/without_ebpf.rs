@@ -1,6 +1,6 @@
 //! An agent that is not to use eBPF serves by the Service path alone, at listeners of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,17 +9,25 @@ use clusterlink_tests::manifests::{everything, matching, privileged_policy};
 use clusterlink_tests::traffic::{Server, any};
 use clusterlink_tests::wait::{wait_for, wait_until};
 use clusterlink_tests::world::{NAMESPACE, Verdict, verdict, wait_verdict};
-use clusterlink_tests::{Host, story};
+use clusterlink_tests::{Host, Place, story};
 use serde_json::Value;
 
 use super::{SOON, World};
 
 const SERVED: [Verdict; 1] = [Verdict::Served];
+const RESET: [Verdict; 1] = [Verdict::Reset];
 
-/// The cluster `west`, whose agent is without eBPF, and a pod of a node that has no agent.
+/// What the kernel masquerades the node's own processes as: the first address of `lo` that is not only
+/// the host's, which is the gateway's.
+const MASQUERADED: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 77, 1));
+
+/// The cluster `west`, whose agent is without eBPF, and its clients.
 struct Scenery {
     world: World,
+    /// A pod of a node that has no agent.
     client: Workload,
+    /// A pod of the network of the node with the agent.
+    daemon: Workload,
     /// The target port of the import, at the node with the agent.
     target: SocketAddr,
 }
@@ -33,16 +41,19 @@ fn an_agent_without_ebpf_serves_by_the_service_path_alone() -> Result<()> {
         let mut bare = Node::join(&world.west.cluster, &scene.host("bare")?)?;
         bare.start_proxy(&world.west.cluster)?;
         let client = Workload::start(&world.west.cluster, &bare, NAMESPACE, "cart", |pod| pod)?;
+        let daemon = world.pod_on_host("daemon")?;
         let what = "the kernel hands over what kube-proxy sends";
         wait_verdict(what, PATIENCE, &client, world.address, &SERVED)?;
         let target = SocketAddr::new(world.west.node.host().ipv4(), leased(&world)?);
         let mut scenery = Scenery {
             world,
             client,
+            daemon,
             target,
         };
         scenery.port_in_use().context("a port in use")?;
         scenery.verdicts().context("verdicts")?;
+        scenery.denials().context("denials")?;
         scenery.lease().context("a lease that ends")?;
         scenery.stop().context("the end")
     })
@@ -54,6 +65,13 @@ fn leased(world: &World) -> Result<u16> {
     let import = plane.get(&["import", "web", "-n", NAMESPACE])?;
     let port = import["status"]["targetPort"].as_u64();
     Ok(u16::try_from(port.context("no targetPort")?)?)
+}
+
+fn expect(what: &str, place: &Place, target: SocketAddr, expected: Verdict) -> Result<()> {
+    let seen = verdict(place, target)?;
+    let name = place.name();
+    ensure!(seen == expected, "{what}: {name} saw {seen:?} at {target}");
+    Ok(())
 }
 
 impl Scenery {
@@ -156,41 +174,83 @@ impl Scenery {
         Ok(endpoints.flatten().map(Vec::len).sum())
     }
 
-    /// A pod of another node and the node's own process have the verdicts that they always have.
+    /// Who comes by kube-proxy is known: a pod of another node by its address, the node's own process
+    /// and a pod of its network, which kube-proxy masquerades, by what they were before.
     fn verdicts(&self) -> Result<()> {
-        let Scenery { world, client, .. } = self;
-        let west = &world.west;
-        let ipv6 = west.cluster.import_address_of(NAMESPACE, "web", true)?;
-        for address in [world.address, ipv6] {
-            wait_verdict("by kube-proxy", PATIENCE, client, address, &SERVED)?;
+        let Scenery {
+            world,
+            client,
+            daemon,
+            target,
+        } = self;
+        let ipv6 = (world.west.cluster).import_address_of(NAMESPACE, "web", true)?;
+        let places: [&Place; 3] = [client, daemon, self.host()];
+        for place in places {
+            for address in [world.address, ipv6] {
+                wait_verdict("by kube-proxy", PATIENCE, place, address, &SERVED)?;
+            }
         }
-        let own = verdict(self.host(), self.target)?;
-        ensure!(own == Verdict::Served, "the node's own process saw {own:?}");
-        // kube-proxy masquerades it, so that nobody knows any more who it is.
-        let by_proxy = verdict(self.host(), world.address)?;
-        ensure!(by_proxy == Verdict::Reset, "by kube-proxy: {by_proxy:?}");
-        self.flow_of("pod shop/cart")?;
-        self.flow_of("host")?;
-
-        let pods = matching("client.clusterlink.net/namespace", NAMESPACE);
-        let deny = privileged_policy("lockdown", "deny", &pods, &everything());
-        west.apply("lockdown.yaml", &[deny])?;
-        let reset = [Verdict::Reset];
-        wait_verdict("pods are denied", SOON, client, world.address, &reset)?;
-        let own = verdict(self.host(), self.target)?;
-        ensure!(own == Verdict::Served, "the node's own process saw {own:?}");
-        west.withdraw("lockdown.yaml")?;
-        wait_verdict("the deny is gone", SOON, client, world.address, &SERVED).map(drop)
+        expect(
+            "itself, to the target port",
+            self.host(),
+            *target,
+            Verdict::Served,
+        )?;
+        self.flow_of("pod shop/cart", client.addresses()[0])?;
+        self.flow_of("pod shop/daemon", MASQUERADED)?;
+        self.flow_of("host", MASQUERADED)?;
+        self.flow_of("host", target.ip())
     }
 
-    fn flow_of(&self, client: &str) -> Result<()> {
+    /// Denials of pods apply to those that they name, and never to the node's own process.
+    fn denials(&self) -> Result<()> {
+        let Scenery {
+            world,
+            client,
+            daemon,
+            target,
+        } = self;
+        let west = &world.west;
+        let deny = |name: &str, label: &str, value: &str| {
+            let from = matching(&format!("client.clusterlink.net/{label}"), value);
+            let deny = privileged_policy(name, "deny", &from, &everything());
+            west.apply("deny.yaml", &[deny])
+        };
+        deny("no-daemon", "labels.app", "daemon")?;
+        wait_verdict("it is denied", SOON, daemon, world.address, &RESET)?;
+        expect("another pod", client, world.address, Verdict::Served)?;
+        expect("masqueraded", self.host(), world.address, Verdict::Served)?;
+
+        deny("lockdown", "namespace", NAMESPACE)?;
+        wait_verdict("pods are denied", SOON, client, world.address, &RESET)?;
+        expect("masqueraded", daemon, world.address, Verdict::Reset)?;
+        expect("masqueraded", self.host(), world.address, Verdict::Served)?;
+        expect(
+            "itself, to the target port",
+            self.host(),
+            *target,
+            Verdict::Served,
+        )?;
+        west.withdraw("deny.yaml")?;
+        for place in [client, daemon] {
+            wait_verdict("the deny is gone", SOON, place, world.address, &SERVED)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a flow of a client that shows this address.
+    fn flow_of(&self, client: &str, address: IpAddr) -> Result<()> {
         wait_until(&format!("a flow of {client}"), PATIENCE, || {
             let flows = self.world.west.node.flows_json()?;
             let mut recent = flows["recent"].as_array().into_iter().flatten();
-            if recent.any(|flow| flow["client"] == client) {
+            let shows = |flow: &Value| {
+                let at: Option<SocketAddr> = flow["clientAddress"].as_str()?.parse().ok();
+                Some(flow["client"] == client && at?.ip() == address)
+            };
+            if recent.any(|flow| shows(flow) == Some(true)) {
                 return Ok(Some(()));
             }
-            bail!("{flows:#}")
+            bail!("no such flow from {address}: {flows:#}")
         })
     }
 
