@@ -82,6 +82,17 @@ pub fn first_flow(west: &dyn Side, client: &Pod, import: &str) -> Result<Value> 
         .with_context(|| format!("no flow to {import} has ended"))
 }
 
+/// What the flow log says of the connection that has ended last, for messages.
+pub fn last_flow(side: &dyn Side) -> String {
+    match side.flows() {
+        Ok(flows) => {
+            let last = flows["recent"].as_array().and_then(|all| all.last());
+            last.map_or_else(|| "no flow has ended".to_owned(), Value::to_string)
+        }
+        Err(error) => format!("{error:#}"),
+    }
+}
+
 /// The flows of a client to an Import that have ended, oldest first.
 fn flows(west: &dyn Side, client: &Pod, import: &str) -> Result<Vec<Value>> {
     let flows = west.flows()?;

@@ -40,7 +40,8 @@ pub fn a_revocation_cuts_its_peer_within_a_second_and_no_other(
     let mut witness = Witness::call(scene, fabric, east, &echo.name)?;
     let mut held = Vec::new();
     for (client, echo) in callers {
-        wait_verdict("it works", PATIENCE, &client, echo.address, &SERVED)?;
+        wait_verdict("it works", PATIENCE, &client, echo.address, &SERVED)
+            .with_context(|| failover::last_flow(west))?;
         let live = Live::connect(west, &client, &echo)?;
         held.push((client, echo, live));
     }
