@@ -25,6 +25,10 @@ const WAIT: Duration = Duration::from_secs(5);
 /// with jitter, so that a returning peer is not met by everybody at once.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
+/// A session that ends sooner is an attempt that failed: a peer that has revoked our certificate says so
+/// after the handshake only, and is not to be called over and over.
+const STEADY: Duration = Duration::from_secs(2);
+
 /// A session that carried nothing for this long is closed.
 pub(crate) const IDLE: Duration = Duration::from_secs(600);
 
@@ -223,9 +227,7 @@ impl PeerPool {
             .shared
             .peers
             .up(&peer.name, Some((gateway, resolved)), &link.stats);
-        self.dials
-            .borrow_mut()
-            .insert(gateway.clone(), Dial::default());
+        self.dialled(gateway);
         self.links
             .borrow_mut()
             .push((gateway.clone(), link.clone()));
@@ -233,12 +235,33 @@ impl PeerPool {
         follow(worker.view().snapshot.peers.get(&peer.name), gateway, &link);
         self.changed.notify_waiters();
         tracing::info!(peer = %peer.name, gateway = %gateway, "session up");
+        let since = Instant::now();
         let reason = worker.drive(&link, leftover, early).await;
         tracing::info!(peer = %peer.name, gateway = %gateway, %reason, "session ended");
         self.links
             .borrow_mut()
             .retain(|(_, other)| !Rc::ptr_eq(other, &link));
+        if since.elapsed() < STEADY && !self.is_dialling(gateway) {
+            self.dial_failed(worker, peer, gateway, reason);
+        } else if let Some(dial) = self.dials.borrow_mut().get_mut(gateway) {
+            dial.backoff = None;
+        }
         self.changed.notify_waiters();
+    }
+
+    /// A dial has led to a session, which has yet to prove steady.
+    fn dialled(&self, gateway: &HostPort) {
+        let mut dials = self.dials.borrow_mut();
+        let dial = dials.entry(gateway.clone()).or_default();
+        *dial = Dial {
+            backoff: dial.backoff,
+            ..Dial::default()
+        };
+    }
+
+    fn is_dialling(&self, gateway: &HostPort) -> bool {
+        let dials = self.dials.borrow();
+        dials.get(gateway).is_some_and(|dial| dial.running)
     }
 
     fn dial_failed(&self, worker: &Worker, peer: &Peer, gateway: &HostPort, error: String) {

@@ -3,7 +3,11 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::mpsc::{self, Receiver, Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::{self, Receiver, Sender},
+    },
     thread,
     time::Duration,
 };
@@ -105,6 +109,53 @@ fn a_caller_revoked_during_its_handshake_gets_no_session() {
 fn a_revocation_of_others_during_a_handshake_disturbs_nobody() {
     let got = with_a_change_in_the_handshake(|authority, server| server.revoke(authority, "other"));
     assert_eq!(got.unwrap(), b"hello");
+}
+
+/// Carries whatever is sent to it, and counts the connections.
+fn counted(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    thread::spawn(move || -> io::Result<()> {
+        for dialler in listener.incoming() {
+            counter.fetch_add(1, Relaxed);
+            let (dialler, called) = (dialler?, TcpStream::connect(to)?);
+            for (mut from, mut to) in [
+                (dialler.try_clone()?, called.try_clone()?),
+                (called, dialler),
+            ] {
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+        Ok(())
+    });
+    (address, count)
+}
+
+#[test]
+fn a_revoked_caller_does_not_call_over_and_over() {
+    let authority = Authority::new();
+    let server = Node::start(&authority, "server", 1);
+    let client = Node::start(&authority, "client", 1);
+    server.revoke(&authority, "client");
+    let (gateway, calls) = counted(server.gateway.listen_address());
+    client.change(|snapshot| {
+        allow_all(snapshot);
+        import(snapshot, LbScheme::Static, &[("server", gateway)]);
+    });
+    // Each client has one call made, whatever the pause, and the gateway may make one of its own. Without
+    // a pause whoever waits while a session goes as it comes has more made.
+    const CLIENTS: usize = 200;
+    for _ in 0..CLIENTS {
+        let error = read_to_end(client.steering).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+    }
+    let calls = calls.load(Relaxed);
+    assert!((1..=CLIENTS + 1).contains(&calls), "{calls} calls");
 }
 
 #[test]
