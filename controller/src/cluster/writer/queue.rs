@@ -13,9 +13,9 @@ use crate::cluster::{Write, WriteKey};
 /// The pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a write may take to come back by the watch before it is thought lost: a busy API server tells
-/// its watches seconds later.
-const ECHO: Duration = Duration::from_secs(30);
+/// How long a write may take to come back by the watch before it is thought lost: as long takes what
+/// was written while the watch was broken, and a busy API server tells its watches seconds later.
+const ECHO: Duration = Duration::from_secs(10);
 
 /// Objects that have something to be written, now or later.
 #[derive(Debug, Default)]
