@@ -97,7 +97,7 @@ impl Pool {
             // A client waits: one attempt is made whatever the back-off says.
             let running = pool.dial_missing(worker, peer, !std::mem::replace(&mut forced, true));
             if !running {
-                return Err(pool.last_error());
+                return Err(pool.last_error(peer));
             }
             let changed = pool.changed.notified();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -204,11 +204,11 @@ impl PeerPool {
         running
     }
 
-    fn last_error(&self) -> String {
+    /// Why the last attempt at a gateway failed that the Peer object names; it may have named others before.
+    fn last_error(&self, peer: &Peer) -> String {
         let dials = self.dials.borrow();
-        dials
-            .values()
-            .find_map(|dial| dial.error.clone())
+        (peer.gateways.iter())
+            .find_map(|gateway| dials.get(gateway)?.error.clone())
             .unwrap_or_else(|| "no session".to_owned())
     }
 
