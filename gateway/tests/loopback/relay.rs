@@ -484,3 +484,27 @@ fn a_deny_that_comes_while_a_session_is_waited_for_holds() {
     let reached = backend.accept();
     assert!(matches!(reached, Err(error) if error.kind() == ErrorKind::WouldBlock));
 }
+
+#[test]
+fn the_flow_log_tells_of_the_gateway_that_is_named_now() {
+    let authority = Authority::new();
+    let client = Node::start(&authority, "client", 1);
+    for round in 0..8 {
+        let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+        let gateway = unused.local_addr().unwrap();
+        drop(unused);
+        client.change(|snapshot| {
+            allow_all(snapshot);
+            import(snapshot, LbScheme::Static, &[("server", gateway)]);
+        });
+        // The reset may come before the connect has returned.
+        let end = TcpStream::connect(client.steering).and_then(|mut socket| socket.read(&mut [0]));
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        eventually("the flow is in the log", || {
+            client.gateway.flows().recent().len() > round
+        });
+        let record = client.gateway.flows().recent().pop().unwrap();
+        let outcome = &record.attempts[0].outcome;
+        assert!(outcome.contains(&gateway.to_string()), "{outcome}");
+    }
+}
