@@ -282,11 +282,8 @@ fn no_connect_fails_while_one_agent_follows_another_on_a_real_kernel() {
     // What kube-proxy would do with the address.
     scene::ip("addr add 10.96.0.7/32 dev lo");
     let service_path = TcpListener::bind(address(80)).unwrap();
-    let steady = |agent: &agent::Agent<'_>| {
-        agent.serves([import("cart", 80)]);
-    };
     let first = node.start_on_kernel();
-    steady(&first);
+    first.serves([import("cart", 80)]);
     let mut client = scene.client("kubepods/podclient");
     // The pod is not announced: it is unknown, so that the gateway judges it.
     assert!(is_steered(&client.tell("connect 10.96.0.7:80")));
@@ -307,7 +304,7 @@ fn no_connect_fails_while_one_agent_follows_another_on_a_real_kernel() {
         });
         first.stop();
         let second = node.start_on_kernel();
-        steady(&second);
+        second.serves([import("cart", 80)]);
         let mut probe = scene.client("kubepods/podprobe");
         eventually("the second steers", || {
             while service_path.accept().is_ok() {}
