@@ -243,7 +243,9 @@ impl PeerPool {
             .retain(|(_, other)| !Rc::ptr_eq(other, &link));
         if since.elapsed() < STEADY && !self.is_dialling(gateway) {
             self.dial_failed(worker, peer, gateway, reason);
-        } else if let Some(dial) = self.dials.borrow_mut().get_mut(gateway) {
+            return;
+        }
+        if let Some(dial) = self.dials.borrow_mut().get_mut(gateway) {
             dial.backoff = None;
         }
         self.changed.notify_waiters();
