@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clusterlink_model::{HostPort, Labels, PeerName};
@@ -32,6 +32,7 @@ pub(crate) type RemoteLabels = Arc<BTreeMap<PeerName, Arc<Labels>>>;
 pub(crate) struct PeerTable {
     peers: Mutex<BTreeMap<PeerName, Entry>>,
     labels: watch::Sender<RemoteLabels>,
+    meetings: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +42,7 @@ struct Entry {
     inbound: Vec<Arc<LinkStats>>,
     outbound: BTreeMap<HostPort, Outbound>,
     last_seen_ms: u64,
+    last_met: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,7 @@ impl Default for PeerTable {
         Self {
             peers: Mutex::default(),
             labels: watch::Sender::new(Arc::default()),
+            meetings: watch::Sender::default(),
         }
     }
 }
@@ -77,6 +80,19 @@ impl PeerTable {
         } else {
             entry.inbound.push(stats.clone());
         }
+        entry.last_met = Some(Instant::now());
+        drop(peers);
+        self.meetings.send_replace(());
+    }
+
+    /// When a session with a peer came up last, whoever called.
+    pub(crate) fn last_met(&self, peer: &PeerName) -> Option<Instant> {
+        self.lock().get(peer)?.last_met
+    }
+
+    /// Tells when that changes for any of them.
+    pub(crate) fn meetings(&self) -> watch::Receiver<()> {
+        self.meetings.subscribe()
     }
 
     /// A session has ended.

@@ -13,7 +13,7 @@ use clusterlink_model::{HostPort, Peer, PeerName};
 use rand::RngExt;
 use tokio::{net::TcpStream, sync::Notify, time::timeout};
 
-use crate::{link::Link, socket, tls, tunnel::Side, worker::Worker};
+use crate::{link::Link, peers::PeerTable, socket, tls, tunnel::Side, worker::Worker};
 
 /// How long a dial may take before the TLS handshake begins.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,10 +50,16 @@ struct PeerPool {
 #[derive(Default)]
 struct Dial {
     running: bool,
-    /// No new attempt before this.
-    not_before: Option<Instant>,
+    failure: Option<Failure>,
     backoff: Option<Duration>,
-    error: Option<String>,
+}
+
+/// Why an attempt came to nothing.
+struct Failure {
+    error: String,
+    at: Instant,
+    /// No new attempt before this.
+    not_before: Instant,
 }
 
 impl Pool {
@@ -103,6 +109,16 @@ impl Pool {
             let left = deadline.saturating_duration_since(Instant::now());
             if timeout(left, changed).await.is_err() {
                 return Err(format!("no session within {} s", WAIT.as_secs()));
+            }
+        }
+    }
+
+    /// Forgets the failures of peers that have been met since, by whichever worker and whichever side
+    /// called: they are back, and worth an attempt before their time.
+    pub(crate) fn revive(&self, known: &PeerTable) {
+        for (name, pool) in &*self.peers.borrow() {
+            if let Some(met) = known.last_met(name) {
+                pool.revive(met);
             }
         }
     }
@@ -174,8 +190,18 @@ impl PeerPool {
 
     fn has_failed(&self, peer: &Peer) -> bool {
         let dials = self.dials.borrow();
-        let failed = |gateway| dials.get(gateway).is_some_and(|dial| dial.error.is_some());
+        let failed = |gateway| {
+            dials
+                .get(gateway)
+                .is_some_and(|dial| dial.failure.is_some())
+        };
         peer.gateways.iter().all(failed)
+    }
+
+    fn revive(&self, met: Instant) {
+        for dial in self.dials.borrow_mut().values_mut() {
+            dial.failure.take_if(|failure| failure.at < met);
+        }
     }
 
     /// Starts dials to gateways without a usable session; true if any dial is running.
@@ -190,7 +216,8 @@ impl PeerPool {
                 .any(|(g, link)| g == gateway && link.is_usable());
             let mut dials = self.dials.borrow_mut();
             let dial = dials.entry(gateway.clone()).or_default();
-            let due = force || dial.not_before.is_none_or(|at| at <= now);
+            let failure = dial.failure.as_ref();
+            let due = force || failure.is_none_or(|failure| failure.not_before <= now);
             if !connected && !dial.running && due {
                 dial.running = true;
                 let (pool, worker) = (self.clone(), worker.clone());
@@ -208,7 +235,7 @@ impl PeerPool {
     fn last_error(&self, peer: &Peer) -> String {
         let dials = self.dials.borrow();
         (peer.gateways.iter())
-            .find_map(|gateway| dials.get(gateway)?.error.clone())
+            .find_map(|gateway| Some(dials.get(gateway)?.failure.as_ref()?.error.clone()))
             .unwrap_or_else(|| "no session".to_owned())
     }
 
@@ -274,14 +301,18 @@ impl PeerPool {
                 .backoff
                 .map_or(BACKOFF.0, |last| (last * 2).min(BACKOFF.1));
             let jitter = rand::rng().random_range(0.75..1.25);
-            if dial.error.as_ref() != Some(&error) {
+            if dial.failure.as_ref().map(|failure| &failure.error) != Some(&error) {
                 tracing::warn!(peer = %peer.name, gateway = %gateway, %error, "peer unreachable");
             }
+            let now = Instant::now();
             *dial = Dial {
                 running: false,
-                not_before: Some(Instant::now() + backoff.mul_f64(jitter)),
+                failure: Some(Failure {
+                    error: error.clone(),
+                    at: now,
+                    not_before: now + backoff.mul_f64(jitter),
+                }),
                 backoff: Some(backoff),
-                error: Some(error.clone()),
             };
         }
         worker.shared.peers.dial_failed(&peer.name, gateway, error);

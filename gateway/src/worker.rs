@@ -443,6 +443,7 @@ pub(crate) async fn run(
 async fn follow(worker: &Rc<Worker>, targets: &mut Targets, keeps_warm: bool) {
     let mut views = worker.shared.view.clone();
     let mut credentials = worker.shared.credentials.clone();
+    let mut meetings = worker.shared.peers.meetings();
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut again = tokio::time::interval(forgotten::AGAIN);
@@ -465,6 +466,8 @@ async fn follow(worker: &Rc<Worker>, targets: &mut Targets, keeps_warm: bool) {
                 let current = credentials.borrow_and_update().clone();
                 revoke(worker, &current);
             }
+            // The sending end is shared by the workers.
+            Ok(()) = meetings.changed() => worker.pool.revive(&worker.shared.peers),
             _ = tick.tick() => {
                 if !keeps_warm {
                     worker.pool.close_idle(IDLE);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to panic")]
 
 mod relay;
+mod returning;
 mod revocation;
 mod service_path;
 mod support;

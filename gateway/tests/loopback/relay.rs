@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Authority, Node, allow_all, eventually, export, import};
+use crate::support::{Authority, Node, allow_all, eventually, export, import, splice};
 use clusterlink_gateway::flow::EndReason;
 use clusterlink_model::LbScheme;
 
@@ -430,18 +430,6 @@ fn round_robin_is_strict_over_all_workers() {
         (ones - 200).abs() <= 1,
         "400 connections over two sources: {ones} went to the first"
     );
-}
-
-/// Forwards bytes both ways until both ends are done.
-fn splice(one: &TcpStream, other: &TcpStream) {
-    for (from, to) in [(one, other), (other, one)] {
-        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-        thread::spawn(move || {
-            // Either end may go at any time: the test is over then.
-            let _ = std::io::copy(&mut from, &mut to);
-            let _ = to.shutdown(Shutdown::Write);
-        });
-    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Authority, Node, allow_all, export, import};
+use crate::support::{Authority, Node, allow_all, export, import, read_to_end, speaker, splice};
 use clusterlink_model::LbScheme;
 
 /// A wire that holds back what the dialling side says after its first flight.
@@ -57,32 +57,12 @@ fn wire(to: SocketAddr) -> Wire {
     }
 }
 
-fn read_to_end(address: SocketAddr) -> io::Result<Vec<u8>> {
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
-    let mut got = Vec::new();
-    socket.read_to_end(&mut got)?;
-    Ok(got)
-}
-
-/// A backend that says hello to everybody.
-fn greeter() -> SocketAddr {
-    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = backend.local_addr().unwrap();
-    thread::spawn(move || {
-        for socket in backend.incoming() {
-            let _ = socket.and_then(|mut socket| socket.write_all(b"hello"));
-        }
-    });
-    address
-}
-
 /// What a client gets when `change` happens in the middle of the only handshake of both gateways.
 fn with_a_change_in_the_handshake(change: impl FnOnce(&Authority, &Node)) -> io::Result<Vec<u8>> {
     let authority = Authority::new();
     let server = Node::start(&authority, "server", 1);
     let client = Node::start(&authority, "client", 1);
-    let backend = greeter();
+    let backend = speaker("hello");
     server.change(|snapshot| {
         allow_all(snapshot);
         export(snapshot, &[backend]);
@@ -120,16 +100,7 @@ fn counted(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     thread::spawn(move || -> io::Result<()> {
         for dialler in listener.incoming() {
             counter.fetch_add(1, Relaxed);
-            let (dialler, called) = (dialler?, TcpStream::connect(to)?);
-            for (mut from, mut to) in [
-                (dialler.try_clone()?, called.try_clone()?),
-                (called, dialler),
-            ] {
-                thread::spawn(move || {
-                    let _ = io::copy(&mut from, &mut to);
-                    let _ = to.shutdown(Shutdown::Write);
-                });
-            }
+            splice(&dialler?, &TcpStream::connect(to)?);
         }
         Ok(())
     });

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
-    io,
-    net::SocketAddr,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     num::{NonZeroU16, NonZeroUsize},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -143,7 +144,7 @@ impl Node {
             labels: Labels::new(),
         };
         let (view, view_receiver) = watch::channel(Arc::new(View::not_ready(local)));
-        let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let reserved = TcpListener::bind("127.0.0.1:0").unwrap();
         let steering = reserved.local_addr().unwrap();
         drop(reserved);
         let config = Config {
@@ -287,6 +288,39 @@ pub(crate) fn import(snapshot: &mut Snapshot, scheme: LbScheme, peers: &[(&str, 
     snapshot.imports.insert(service(), Arc::new(import));
 }
 
+/// Forwards bytes both ways until both ends are done.
+pub(crate) fn splice(one: &TcpStream, other: &TcpStream) {
+    for (from, to) in [(one, other), (other, one)] {
+        let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || {
+            // Either end may go at any time: the test is over then.
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}
+
+/// A backend that says a word to everybody.
+pub(crate) fn speaker(word: &'static str) -> SocketAddr {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = backend.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in backend.incoming() {
+            let _ = socket.and_then(|mut socket| socket.write_all(word.as_bytes()));
+        }
+    });
+    address
+}
+
+/// All that is said at an address.
+pub(crate) fn read_to_end(address: SocketAddr) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut got = Vec::new();
+    socket.read_to_end(&mut got)?;
+    Ok(got)
+}
+
 /// Polls until `check` holds.
 pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
@@ -295,6 +329,6 @@ pub(crate) fn eventually(what: &str, mut check: impl FnMut() -> bool) {
             std::time::Instant::now() < deadline,
             "not within 10 s: {what}"
         );
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
