@@ -83,6 +83,8 @@ struct Table {
     failures: BTreeMap<WriteKey, String>,
     failed: BTreeSet<WriteKey>,
     held: bool,
+    /// How often a hold has ended.
+    releases: u64,
 }
 
 impl Kind {
@@ -133,6 +135,12 @@ impl Desired {
         self.lock().held
     }
 
+    /// How often what is decided upon was old and is no more: everything was read anew then, so what is
+    /// still wanted is not on its way.
+    pub(crate) fn releases(&self) -> u64 {
+        self.lock().releases
+    }
+
     /// Notes how a write went, for the status of its Import; the text is for people.
     pub fn report(&self, key: &WriteKey, failure: Option<String>) {
         let mut table = self.lock();
@@ -177,7 +185,10 @@ impl Desired {
 
     /// Says that nothing is to be written for now, or that all may be again.
     pub(crate) fn hold(&self, held: bool) {
-        let was = std::mem::replace(&mut self.lock().held, held);
+        let mut table = self.lock();
+        let was = std::mem::replace(&mut table.held, held);
+        table.releases += u64::from(was && !held);
+        drop(table);
         if was != held {
             self.shared.wanted.send_modify(|count| *count += 1);
         }

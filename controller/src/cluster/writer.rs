@@ -104,10 +104,16 @@ impl Writer {
         let mut changes = self.desired.changes();
         // All of it, also what was wanted while another replica led.
         let _ = self.desired.take_changed();
+        let mut releases = self.desired.releases();
         let mut queue = Queue::new(self.desired.all().into_keys());
         let mut busy: FuturesUnordered<BoxFuture<'_, Done>> = FuturesUnordered::new();
         loop {
             let held = self.desired.is_held();
+            let released = self.desired.releases();
+            if released != releases {
+                releases = released;
+                queue.read_anew();
+            }
             while !held && busy.len() < BUSY {
                 let Next::Now(key, write) = queue.next(Instant::now(), |key| self.desired.get(key))
                 else {

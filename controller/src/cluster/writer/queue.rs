@@ -13,9 +13,9 @@ use crate::cluster::{Write, WriteKey};
 /// The pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a write may take to come back by the watch before it is thought lost: as long takes what
-/// was written while the watch was broken, and a busy API server tells its watches seconds later.
-const ECHO: Duration = Duration::from_secs(10);
+/// How long a write may take to come back by the watch before it is thought lost: a busy API server
+/// tells its watches seconds later.
+pub(super) const ECHO: Duration = Duration::from_secs(30);
 
 /// Objects that have something to be written, now or later.
 #[derive(Debug, Default)]
@@ -109,6 +109,15 @@ impl Queue {
         self.ready.insert(key.clone());
     }
 
+    /// All objects were read anew: no write that was done before is still to come back.
+    pub(super) fn read_anew(&mut self) {
+        for (key, state) in &mut self.states {
+            if state.written.take().is_some() {
+                self.ready.insert(key.clone());
+            }
+        }
+    }
+
     /// Says how many times in a row it has failed.
     pub(super) fn failed(&mut self, key: &WriteKey, now: Instant) -> u32 {
         let state = self.states.entry(key.clone()).or_default();
@@ -192,6 +201,24 @@ mod tests {
         scene.now += ECHO;
         assert_eq!(scene.queue.wakes_at(), Some(scene.now));
         assert_eq!(scene.next(), Some(write));
+    }
+
+    #[test]
+    fn a_write_that_all_objects_were_read_anew_after_does_not_come_back_any_more() {
+        let mut scene = Scene::new();
+        let writes = ["a", "b", "c"].map(|name| (name, delete(name)));
+        for (name, write) in &writes {
+            scene.want(name, Some(Arc::clone(write)));
+        }
+        let [first, second, _] = [scene.next(), scene.next(), scene.next()].map(Option::unwrap);
+        scene.queue.succeeded(&key("a"), first, scene.now);
+        scene.queue.succeeded(&key("b"), second, scene.now);
+        assert_eq!(scene.next(), None);
+        // What was read shows the effect of the second one.
+        scene.want("b", None);
+        scene.queue.read_anew();
+        assert_eq!(scene.next(), Some(delete("a")));
+        assert_eq!(scene.next(), None, "the third is under way");
     }
 
     #[test]

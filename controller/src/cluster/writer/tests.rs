@@ -152,3 +152,22 @@ async fn nothing_is_written_while_what_it_is_decided_upon_may_be_old() {
     writing.server.wait_deletes(1).await;
     assert_eq!(writing.version(), None, "another version was asked for");
 }
+
+#[tokio::test]
+async fn what_came_to_nothing_is_written_again_as_soon_as_all_was_read_anew() {
+    let writing = Writing::of(|desired| desired.set(web(), Some(as_of("2")))).await;
+    writing.server.wait_deletes(1).await;
+    // Nothing that is read changes what is wanted.
+    *writing.server.version.lock().unwrap() = Some("2");
+    let again = async {
+        // The answer to the first one may be under way still.
+        while writing.version().is_some() {
+            writing.desired.hold(true);
+            writing.desired.hold(false);
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(queue::ECHO / 2, again)
+        .await
+        .expect("it waits for the watch");
+}
