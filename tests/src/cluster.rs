@@ -65,10 +65,16 @@ impl Cluster {
 
     /// [`Cluster::start`] of a peer that says these labels of itself, each as `key=value`.
     pub fn labelled(scene: &Scene, fabric: &Fabric, name: &str, labels: &[&str]) -> Result<Self> {
-        let host = scene.host(name)?;
+        Self::on(scene, fabric, scene.host(name)?, labels)
+    }
+
+    /// [`Cluster::labelled`] on a host that there is.
+    pub(crate) fn on(scene: &Scene, fabric: &Fabric, host: Host, labels: &[&str]) -> Result<Self> {
+        let name = host.name();
         let plane = ControlPlane::start(&host)?;
         let certs = scene.directory().join(format!("certs-{name}"));
         fs::create_dir_all(&certs).with_context(|| format!("cannot make {}", certs.display()))?;
+        let certificate = fabric.peer_cert(name)?;
         let mut cluster = Self {
             name: name.to_owned(),
             host,
@@ -77,7 +83,7 @@ impl Cluster {
             certs,
             labels: labels.iter().map(ToString::to_string).collect(),
         };
-        cluster.install(&fabric.peer_cert(name)?)?;
+        cluster.install(&certificate)?;
         cluster.start_controller()?;
         Ok(cluster)
     }

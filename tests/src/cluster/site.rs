@@ -1,5 +1,7 @@
 //! A cluster of one node with an agent, and two of them that know each other.
 
+use std::thread;
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -32,8 +34,18 @@ impl Pair {
     /// Starts both, and tells them of each other.
     pub fn new(scene: &Scene, fabric: &Fabric) -> Result<Self> {
         let labels = ["zone=north"];
-        let east = Site::start(scene, fabric, "east", &labels)?;
-        let west = Site::start(scene, fabric, "west", &labels)?;
+        // Hosts have their addresses in the order in which they are made.
+        let hosts = [scene.host("east")?, scene.host("west")?];
+        let start = |host| Cluster::on(scene, fabric, host, &labels);
+        let [east, west] = thread::scope(|scope| {
+            let both = hosts.map(|host| scope.spawn(move || start(host)));
+            both.map(|one| {
+                one.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        });
+        let east = Site::of(east?)?;
+        let west = Site::of(west?)?;
         west.cluster.know(&[("east", east.node.address())])?;
         east.cluster.know(&[("west", west.node.address())])?;
         Ok(Self { east, west })
@@ -61,7 +73,10 @@ impl Pair {
 impl Site {
     /// Starts a cluster that says these labels of itself, with [`NAMESPACE`] in it.
     pub fn start(scene: &Scene, fabric: &Fabric, name: &str, labels: &[&str]) -> Result<Self> {
-        let cluster = Cluster::labelled(scene, fabric, name, labels)?;
+        Self::of(Cluster::labelled(scene, fabric, name, labels)?)
+    }
+
+    fn of(cluster: Cluster) -> Result<Self> {
         cluster.namespace(NAMESPACE)?;
         let mut node = Node::join(&cluster, cluster.host())?;
         node.start_agent(&cluster, &AgentOptions::default())?;
