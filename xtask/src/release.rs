@@ -17,25 +17,26 @@ pub(crate) fn clusterlink() -> Result<PathBuf> {
     Ok(workspace::target().join("release/clusterlink"))
 }
 
-/// Builds `clusterlink-controller` and gives its path. It is on the path of no connection: to build it
-/// with optimisation would take longer than its tests.
-pub(crate) fn controller() -> Result<PathBuf> {
+/// The files of stories, which cargo builds and runs if they are named only.
+pub(crate) const STORIES: [&str; 3] = ["harness", "kubernetes", "standalone"];
+
+/// Builds the other tests, and the programs beside `clusterlink` that stories start, and gives the
+/// directory that these are in. They are on the path of no connection, or do there what `clusterlink`
+/// does, and to build them as for a release would take longer than their tests.
+///
+/// One call for all, with the packages that the tests are run of: each selection has features of its own,
+/// with which cargo would build the same crates anew.
+pub(crate) fn tested() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--package", "clusterlink-controller", "--bins"]);
-    step::quietly("building clusterlink-controller", &mut cargo)?;
-    Ok(workspace::target().join("debug/clusterlink-controller"))
+    cargo.args(["build", "--tests"]);
+    for program in ["clt", "demo", "clusterlink-agent", "clusterlink-controller"] {
+        cargo.args(["--bin", program]);
+    }
+    step::quietly("building the tests and what they start", &mut cargo)?;
+    Ok(workspace::target().join("debug"))
 }
 
-/// Builds `clusterlink-agent` and gives its path: without optimisation, since no story measures it. What
-/// carries connections is the same as in `clusterlink`, which is built as for a release.
-pub(crate) fn agent() -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--package", "clusterlink-agent", "--bins"]);
-    step::quietly("building clusterlink-agent", &mut cargo)?;
-    Ok(workspace::target().join("debug/clusterlink-agent"))
-}
-
-/// Builds the helpers of the end-to-end harness and gives the directory that they are in.
+/// Builds the demo with its helpers and gives the directory that they are in.
 pub(crate) fn harness() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--package", "clusterlink-tests", "--bins"]);

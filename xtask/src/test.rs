@@ -56,14 +56,15 @@ impl Test {
             );
         }
         kubernetes::check()?;
-        let clt = release::harness()?.join("clt");
+        let built = release::tested()?;
+        let clt = built.join("clt");
         let before = listing(&clt)?;
         step::openly("unit and property tests", &mut self.units(true))?;
         let kubernetes = kubernetes::control_plane()?;
         let binaries = Binaries {
             clusterlink: release::clusterlink()?,
-            controller: release::controller()?,
-            agent: release::agent()?,
+            controller: built.join("clusterlink-controller"),
+            agent: built.join("clusterlink-agent"),
             kubernetes,
         };
         step::openly("stories", &mut self.stories(&binaries))?;
@@ -99,16 +100,11 @@ impl Test {
 
     fn stories(&self, binaries: &Binaries) -> Command {
         let mut cargo = workspace::cargo();
-        cargo.args([
-            "test",
-            "--package",
-            "clusterlink-tests",
-            "--features",
-            "stories",
-            "--tests",
-            // A run takes minutes: it tells of every story that fails, not of the first file's.
-            "--no-fail-fast",
-        ]);
+        // A run takes minutes: it tells of every story that fails, not of the first file's.
+        cargo.args(["test", "--no-fail-fast"]);
+        for story in release::STORIES {
+            cargo.args(["--test", story]);
+        }
         cargo.args(&self.filter);
         // One at a time: they share the machine, and some of them measure, which is to be seen.
         cargo.args(["--", "--test-threads=1", "--nocapture"]);

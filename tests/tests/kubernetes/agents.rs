@@ -1,7 +1,5 @@
 //! Fifty agents of one controller and a real API server: what goes over the wire is what changed.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_agents/crowd.rs"]
 mod crowd;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,7 +9,7 @@ use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::NAMESPACE;
 use clusterlink_tests::{Controller, Host, network, story};
 
-use crate::crowd::{Agent, PATIENCE, Seen, Way, node_name};
+use crate::agents::crowd::{Agent, PATIENCE, Seen, Way, node_name};
 
 const AGENTS: usize = 50;
 const IMPORTS: usize = 20;

@@ -1,10 +1,7 @@
 //! Gateways of two clusters are called by strangers, have a certificate revoked, get new ones, lose the
 //! link between them and are killed, while pods of one send to pods of the other: steered and by kube-proxy.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_gateways/astray.rs"]
 mod astray;
-#[path = "kubernetes_gateways/revoked.rs"]
 mod revoked;
 
 use std::time::{Duration, Instant};

@@ -1,11 +1,7 @@
 //! What the controller makes of Imports in a cluster, against a real API server.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_imports/cluster.rs"]
 mod cluster;
-#[path = "kubernetes_imports/controller.rs"]
 mod controller;
-#[path = "kubernetes_imports/garbage.rs"]
 mod garbage;
 
 use anyhow::{Context, Result, ensure};

@@ -1,9 +1,7 @@
 //! What `kubectl get` and `kubectl explain` print of our kinds, compared with files of the repository.
 //!
 //! `CLUSTERLINK_REGENERATE=1 cargo xtask test what_kubectl_prints` writes the files anew.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_kubectl/table.rs"]
 mod table;
 
 use std::fmt::Write as _;

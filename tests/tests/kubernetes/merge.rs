@@ -1,6 +1,5 @@
 //! Two clusters that merge each other's Service, agents that come and go, and what the statuses say
 //! of the other side.
-#![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

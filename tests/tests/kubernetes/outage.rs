@@ -1,7 +1,5 @@
 //! A controller and its API server that do not hear of each other for a while.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_outage/shop.rs"]
 mod shop;
 
 use std::net::IpAddr;

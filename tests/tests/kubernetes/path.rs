@@ -1,8 +1,6 @@
 //! Two clusters share a service, and a part of one of them is away: its controller, its agent, the
 //! programs in its kernel, the other cluster's gateway.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_path/without_ebpf.rs"]
 mod without_ebpf;
 
 use std::net::SocketAddr;

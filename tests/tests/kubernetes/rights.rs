@@ -1,12 +1,8 @@
 //! Each right of the controller is needed: taken away by itself, just what it is for fails. And what
 //! people may do by the roles that they have.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_rights/granted.rs"]
 mod granted;
-#[path = "kubernetes_rights/probes.rs"]
 mod probes;
-#[path = "kubernetes_rights/users.rs"]
 mod users;
 
 use std::time::{Duration, Instant};

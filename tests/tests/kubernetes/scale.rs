@@ -1,10 +1,7 @@
 //! Many Imports in a cluster: how long they take, what they cost the API server, what controller and
 //! agent need, and that pods use them as they would use one.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_scale/load.rs"]
 mod load;
-#[path = "kubernetes_scale/shop.rs"]
 mod shop;
 
 use std::time::{Duration, Instant};
@@ -15,7 +12,7 @@ use clusterlink_tests::wait::{wait_for, wait_until};
 use clusterlink_tests::world::NAMESPACE;
 use clusterlink_tests::{Controller, latency, story};
 
-use crate::shop::Shop;
+use crate::scale::shop::Shop;
 
 /// How many there are, unless the environment says otherwise. API server and etcd spend most of the
 /// time: with 5,000 the story takes minutes on two cores.

@@ -1,12 +1,8 @@
 //! Which of several exporting peers serves a pod of a cluster: balancing, failover, an outage, and what
 //! kubectl changes while connections are made; steered and by kube-proxy.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_sources/balance.rs"]
 mod balance;
-#[path = "kubernetes_sources/causes.rs"]
 mod causes;
-#[path = "kubernetes_sources/outage.rs"]
 mod outage;
 
 use std::net::SocketAddr;

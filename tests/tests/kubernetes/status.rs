@@ -1,8 +1,6 @@
 //! What the controller writes into status, against a real API server, with the account and the rights
 //! that ship.
-#![forbid(unsafe_code)]
 
-#[path = "kubernetes_status/rows.rs"]
 mod rows;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,4 @@
 //! Whom the push server takes for an agent, against a real API server.
-#![forbid(unsafe_code)]
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -1,6 +1,5 @@
 //! Bytes go from a pod of one cluster to a pod of another and arrive, connections end as they were
 //! ended, and stand still for nothing; steered and by kube-proxy.
-#![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,4 @@
 //! How connections are spread over sources.
-#![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,4 @@
 //! What operators type, and what is left when a peer ends in one way or another.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,7 +16,7 @@ use clusterlink_tests::{Fabric, Peer, PeerOptions, Pod, Scene, story};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// The text blocks of the README in one language, in order.
 fn blocks(language: &str) -> Vec<String> {

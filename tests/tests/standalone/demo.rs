@@ -1,5 +1,4 @@
 //! The demo to its end, and when it is interrupted, killed, or kept.
-#![forbid(unsafe_code)]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;

@@ -1,5 +1,4 @@
 //! How connections end, and that one which stands still costs and harms nobody.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

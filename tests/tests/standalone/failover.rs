@@ -1,6 +1,5 @@
 //! A source that cannot serve is followed by the next one within the same connection: the first one
 //! that is made after the cause is known to be there.
-#![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Who is let in: certificates, their roll under load, and their revocation.
-#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

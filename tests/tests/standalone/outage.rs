@@ -1,5 +1,4 @@
 //! A peer that is there but cannot be reached: its link is cut, and nobody is told.
-#![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

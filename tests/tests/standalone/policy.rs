@@ -1,5 +1,4 @@
 //! Who may reach what, decided by the manifests of both sides.
-#![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 use std::thread;

@@ -9,7 +9,7 @@ use clusterlink_tests::wait::{wait_for, wait_until};
 use clusterlink_tests::{Host, Scene};
 use serde_json::{Value, json};
 
-use crate::controller::{Controller, SYSTEM};
+use crate::imports::controller::{Controller, SYSTEM};
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const NAMESPACE: &str = "shop";

@@ -7,7 +7,7 @@ use clusterlink_tests::story;
 use clusterlink_tests::wait::wait_for;
 use serde_json::json;
 
-use crate::cluster::{Cluster, NAMESPACE, SOON, import, service};
+use crate::imports::cluster::{Cluster, NAMESPACE, SOON, import, service};
 
 /// How long the collector may take; it looks for kinds twice a minute.
 const COLLECTED: Duration = Duration::from_secs(90);

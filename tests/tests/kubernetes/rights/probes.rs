@@ -12,7 +12,7 @@ use clusterlink_tests::manifests::{
 use clusterlink_tests::wait::wait_for;
 use serde_json::{Value, json};
 
-use crate::granted::Right;
+use crate::rights::granted::Right;
 
 const DENIES: &str = "clusterlink-valid-denies";
 const CA: &str = "clusterlink-controller-ca";

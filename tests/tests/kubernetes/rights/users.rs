@@ -6,7 +6,7 @@ use clusterlink_tests::kubernetes::ControlPlane;
 use clusterlink_tests::wait::wait_for;
 use serde_json::json;
 
-use crate::granted::{Question, is_allowed};
+use crate::rights::granted::{Question, is_allowed};
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "update", "patch", "delete", "deletecollection"];

@@ -16,7 +16,7 @@ use clusterlink_tests::world::{NAMESPACE, Verdict, wait_verdict};
 use clusterlink_tests::{Controller, Fabric, Peer, PeerOptions, Scene};
 use serde_json::{Value, json};
 
-use crate::load::{EXPORTS, export_of};
+use crate::scale::load::{EXPORTS, export_of};
 
 /// How soon what kubectl has changed has to be in force.
 const SOON: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use clusterlink_tests::stories::balancing;
 use clusterlink_tests::traffic::Client;
 use clusterlink_tests::wait::wait_until;
 
-use crate::{Clients, Fleet};
+use crate::sources::{Clients, Fleet};
 
 const SOURCES: [&str; 2] = ["east", "north"];
 

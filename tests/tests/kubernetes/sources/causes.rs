@@ -14,7 +14,7 @@ use clusterlink_tests::wait::wait_until;
 use clusterlink_tests::world::{NAMESPACE, Verdict, wait_verdict};
 use serde_json::Value;
 
-use crate::{Clients, Fleet, SOON};
+use crate::sources::{Clients, Fleet, SOON};
 
 /// A cause, by which service and Import are named.
 struct Cause {

@@ -14,7 +14,7 @@ use clusterlink_tests::wait::{wait_for, wait_until};
 use clusterlink_tests::world::NAMESPACE;
 use serde_json::Value;
 
-use crate::{Clients, Fleet, SOON, exports};
+use crate::sources::{Clients, Fleet, SOON, exports};
 
 /// What `south` exports and, in its place, `north`.
 const SPARE: &str = "spare";
