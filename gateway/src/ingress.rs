@@ -92,8 +92,8 @@ async fn session(worker: Rc<Worker>, socket: TcpStream, source: SocketAddr, slot
     worker.shared.peers.up(&peer, None, &link.stats);
     worker.inbound.borrow_mut().push(link.clone());
     tracing::info!(%peer, %source, "session accepted");
-    let reason = worker.drive(&link, leftover, early).await;
-    tracing::info!(%peer, %source, %reason, "session ended");
+    let over = worker.drive(&link, leftover, early).await;
+    tracing::info!(%peer, %source, reason = over.reason, "session ended");
     worker
         .inbound
         .borrow_mut()

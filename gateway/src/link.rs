@@ -22,7 +22,7 @@ use std::{
 use clusterlink_model::{Labels, ObjectName, WorkloadAttributes};
 use tokio::{net::TcpStream, sync::Notify};
 
-pub(crate) use self::driver::{Opened, Owner, drive};
+pub(crate) use self::driver::{Opened, Over, Owner, drive};
 use crate::{
     flow::now_ms,
     scratch::Scratch,

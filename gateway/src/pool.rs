@@ -263,12 +263,14 @@ impl PeerPool {
         self.changed.notify_waiters();
         tracing::info!(peer = %peer.name, gateway = %gateway, "session up");
         let since = Instant::now();
-        let reason = worker.drive(&link, leftover, early).await;
+        let over = worker.drive(&link, leftover, early).await;
+        let reason = over.reason;
         tracing::info!(peer = %peer.name, gateway = %gateway, %reason, "session ended");
         self.links
             .borrow_mut()
             .retain(|(_, other)| !Rc::ptr_eq(other, &link));
-        if since.elapsed() < STEADY && !self.is_dialling(gateway) {
+        let failed = over.unanswered || since.elapsed() < STEADY;
+        if failed && !self.is_dialling(gateway) {
             self.dial_failed(worker, peer, gateway, reason);
             return;
         }

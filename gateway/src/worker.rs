@@ -27,7 +27,7 @@ use crate::{
     flow::{EndReason, FlowLog, now_ms},
     forgotten, ingress,
     judge::Live,
-    link::{Link, Opened, Owner, drive},
+    link::{Link, Opened, Over, Owner, drive},
     metrics::Metrics,
     outcomes::Outcomes,
     peers::PeerTable,
@@ -211,14 +211,14 @@ impl Worker {
         link: &Rc<Link>,
         leftover: Vec<u8>,
         early: Vec<u8>,
-    ) -> String {
+    ) -> Over {
         self.shared.metrics.sessions.inc();
-        let reason = drive(link.clone(), leftover, early, self).await;
+        let over = drive(link.clone(), leftover, early, self).await;
         self.shared.metrics.sessions.dec();
         self.shared
             .peers
-            .down(&link.identity.name, &link.stats, &reason);
-        reason
+            .down(&link.identity.name, &link.stats, &over.reason);
+        over
     }
 
     /// Whether a session whose handshake has just ended may begin. Certificate files may have

@@ -59,14 +59,24 @@ enum Action {
     GoAway,
 }
 
+/// How a link has ended.
+#[derive(Debug)]
+pub(crate) struct Over {
+    /// Why, for people.
+    pub(crate) reason: String,
+    /// The remote host gives no answer any more: whoever dials it would wait in vain.
+    pub(crate) unanswered: bool,
+}
+
 /// Drives the link to its end. `leftover` is ciphertext, `early` plaintext that the handshake read.
 pub(crate) async fn drive(
     link: Rc<Link>,
     leftover: Vec<u8>,
     early: Vec<u8>,
     owner: &dyn Owner,
-) -> String {
+) -> Over {
     let ended = run(&link, leftover, &early, owner).await;
+    let unanswered = ended.as_ref().is_err_and(is_unanswered);
     let reason = match ended {
         Ok(()) => link.end().map_or_else(|| "closed".to_owned(), |end| end.0),
         Err(error) => error.to_string(),
@@ -79,7 +89,16 @@ pub(crate) async fn drive(
     inner.channel.close_notify(&mut inner.out);
     // The remote may be gone; there is nobody left to tell then.
     let _ = inner.flush(&link.socket, Instant::now());
-    reason
+    Over { reason, unanswered }
+}
+
+/// A host that is there says that it ends a connection, or that it knows of none.
+fn is_unanswered(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(
+        error.kind(),
+        TimedOut | HostUnreachable | NetworkUnreachable
+    )
 }
 
 async fn run(
@@ -357,5 +376,30 @@ impl Turn {
 fn set_phase(link: &Link, id: u32, phase: Phase) {
     if let Some(stream) = link.stream(id) {
         stream.set_phase(phase);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_ends_or_refuses_a_session_is_there() {
+        // As the kernel says it: ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ECONNRESET, EPIPE.
+        for (errno, unanswered) in [
+            (110, true),
+            (113, true),
+            (101, true),
+            (104, false),
+            (32, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(is_unanswered(&error), unanswered, "{error}");
+        }
+        let stalled = io::Error::new(io::ErrorKind::TimedOut, "the peer took no bytes");
+        assert!(is_unanswered(&stalled));
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::Other] {
+            assert!(!is_unanswered(&kind.into()), "{kind}");
+        }
     }
 }
