@@ -13,7 +13,7 @@ use crate::place::Place;
 use crate::pod::Pod;
 use crate::report::Exchange;
 use crate::scene::Scene;
-use crate::traffic::Client;
+use crate::traffic::{Client, Server};
 use crate::wait::wait_until;
 
 /// The namespace that the services of the usual world live in.
@@ -71,6 +71,17 @@ impl World {
         self.exporters
             .first()
             .expect("a story's world has an exporting peer")
+    }
+
+    /// Has every exporter export a server that answers with its peer's name.
+    pub fn export_names(&self, service: &str, port: u16) -> Result<Vec<Server>> {
+        let export = |peer: &Peer| {
+            let server = Server::named(peer.host(), peer.name())?;
+            let backend = SocketAddr::new(peer.host().ipv4(), server.address.port());
+            self.export(peer, service, port, backend)?;
+            Ok(server)
+        };
+        self.exporters.iter().map(export).collect()
     }
 
     /// Exports a backend from a peer as a service of [`NAMESPACE`].

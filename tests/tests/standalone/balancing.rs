@@ -1,7 +1,5 @@
 //! How connections are spread over sources.
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 use clusterlink_tests::stories::balancing;
 use clusterlink_tests::traffic::{Client, Server};
@@ -27,13 +25,7 @@ impl Spread {
         let world = World::with(scene, &SOURCES, &options)?;
         world.allow_all()?;
         let client = world.workload("client", |pod| pod)?;
-        let mut servers = Vec::new();
-        for peer in &world.exporters {
-            let server = Server::named(peer.host(), peer.name())?;
-            let backend = SocketAddr::new(peer.host().ipv4(), server.address.port());
-            world.export(peer, "web", 80, backend)?;
-            servers.push(server);
-        }
+        let servers = world.export_names("web", 80)?;
         Ok(Self {
             world,
             client,

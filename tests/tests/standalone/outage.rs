@@ -28,13 +28,7 @@ fn stage(scene: &Scene) -> Result<Stage> {
     let world = World::new(scene, &["east", "north"])?;
     world.allow_all()?;
     let client = world.workload("client", |pod| pod)?;
-    let mut servers = Vec::new();
-    for peer in &world.exporters {
-        let server = Server::named(peer.host(), peer.name())?;
-        let backend = SocketAddr::new(peer.host().ipv4(), server.address.port());
-        world.export(peer, "web", 80, backend)?;
-        servers.push(server);
-    }
+    let mut servers = world.export_names("web", 80)?;
     let east = world.east();
     let echo = Server::echo(east.host())?;
     let backend = SocketAddr::new(east.host().ipv4(), echo.address.port());
